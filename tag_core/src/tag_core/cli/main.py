@@ -1,0 +1,122 @@
+"""``tag-run``: one command, its sub-commands imported only when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from tag_core.errors import TagError
+
+COMMANDS = {
+    "list": ("tag_core.cli.list:list_command", "Components that are installed, by kind."),
+    "show": ("tag_core.cli.show:show", "One component or recipe: options, origin, paper, an example."),
+    "plugins": ("tag_core.cli.plugins:plugins", "Plugins that were found, and what is wrong with broken ones."),
+    "recipes": ("tag_core.cli.list:recipes", "Recipes that are installed."),
+    "doctor": ("tag_core.cli.doctor:doctor", "Check this installation."),
+    "check": ("tag_core.cli.check:check", "Resolve and build a recipe, run two batches, write nothing."),
+    "train": ("tag_core.cli.train:train", "Train a recipe."),
+    "eval": ("tag_core.cli.eval:evaluate", "Score a recipe's weights on its test data."),
+    "predict": ("tag_core.cli.predict:predict", "Predict on files, folders and patterns."),
+    "new-plugin": ("tag_core.cli.new_plugin:new_plugin", "Write a plugin package whose contract test passes."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its sub-commands' names and summaries without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *sorted(_plugin_commands())]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        target = COMMANDS[cmd_name][0] if cmd_name in COMMANDS else _plugin_commands().get(cmd_name, ("", ""))[0]
+        if not target:
+            return None
+        module, _, attribute = target.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in (("Commands", COMMANDS), ("Commands of plugins", _plugin_commands())):
+            if commands:
+                with formatter.section(title):
+                    formatter.write_dl([(name, summary) for name, (_, summary) in commands.items()])
+
+
+def _plugin_commands() -> dict[str, tuple[str, str]]:
+    from tag_core.catalog import catalog
+
+    found = catalog().entries["command"].values()
+    return {e.item.name: (e.item.target, e.item.summary) for e in found if e.item.name not in COMMANDS}
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tag-core", prog_name="tag-run")
+@click.option("--plugin", multiple=True, metavar="FILE|MODULE", help="Add a plugin that is not installed.")
+@click.option("--traceback", is_flag=True, help="Show the traceback of an error.")
+def cli(plugin: tuple[str, ...], traceback: bool) -> None:
+    """Train, evaluate and predict with models for videos and images.
+
+    A RECIPE is a name ('tag-run recipes'), a TOML file, or the folder of an earlier run; options are
+    set with key=value, such as optimizer.lr=0.01.
+
+    Exit codes: 0 done, 1 failed, 2 something you can put right, 3 some inputs were unreadable,
+    130 interrupted.
+    """
+    if plugin:
+        before = [source for source in os.environ.get("TAG_PLUGINS", "").split(os.pathsep) if source]
+        os.environ["TAG_PLUGINS"] = os.pathsep.join(dict.fromkeys([*before, *plugin]))
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """The entry point: run and exit."""
+    if os.environ.get("TAG_LAUNCHED") == "1":
+        from tag_core.engine.launch import end_with_parent
+
+        end_with_parent()
+    sys.exit(main(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``tag-run`` with these arguments; returns the exit code."""
+    arguments = _global_options_first(arguments)
+    show_traceback = "--traceback" in arguments
+    try:
+        result = cli.main(arguments, prog_name="tag-run", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except TagError as error:
+        if show_traceback:
+            raise
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _global_options_first(arguments: list[str]) -> list[str]:
+    """``--plugin X`` and ``--traceback`` are understood anywhere on the line."""
+    first, rest = [], []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--plugin":
+            first += [argument, *[value for value in [next(waiting, None)] if value is not None]]
+        elif argument == "--traceback" or argument.startswith("--plugin="):
+            first.append(argument)
+        else:
+            rest.append(argument)
+    return first + rest
+
+
+if __name__ == "__main__":
+    run()

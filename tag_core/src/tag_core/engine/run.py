@@ -1,0 +1,124 @@
+"""A run's folder: what was run, with what, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from tag_core.config import Recipe
+from tag_core.errors import RunFolderError
+from tag_core.files import write_json, write_text
+from tag_core.plugins import installed
+
+log = logging.getLogger("tag")
+
+
+class Run:
+    """One train, eval or predict run and its folder.
+
+    Args:
+        folder: where its files go.
+        kind: ``train``, ``eval`` or ``predict``.
+        recipe: resolved.
+        main: whether this process writes; on other ranks every writing method does nothing.
+    """
+
+    def __init__(self, folder: Path, kind: str, recipe: Recipe, main: bool = True) -> None:
+        self.folder, self.kind, self.recipe, self.main = folder, kind, recipe, main
+        self.scores_rows = 0
+
+    def start(self) -> None:
+        """Create the folder and describe the run in it.
+
+        Raises:
+            RunFolderError: the folder cannot be made or written.
+        """
+        if not self.main:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8", delay=False)
+        except OSError as error:
+            raise RunFolderError(f"{self.folder}: cannot be written: {error.strerror}; choose --out") from error
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.addHandler(handler)
+        self._handler = handler
+        write_text(self.folder / "recipe.toml", tomli_w.dumps(self.recipe.to_dict()))
+        write_json(self.folder / "plugins.json", self.origins())
+        write_json(self.folder / "environment.json", environment())
+        installed().event("tag_run_started", run=self)
+
+    def finish(self, outcome: str) -> None:
+        if self.main:
+            installed().event("tag_run_finished", run=self, outcome=outcome)
+            log.removeHandler(self._handler)
+            self._handler.close()
+
+    def origins(self) -> list[dict[str, str]]:
+        """Where each component of the recipe came from."""
+        seen = {(spec.entry.kind, spec.entry.name): spec.entry for spec in self.recipe.specs()}
+        return [
+            {
+                "kind": e.kind,
+                "name": e.name,
+                "target": e.component.target,
+                "package": e.plugin.package,
+                "version": e.plugin.version,
+            }
+            for e in seen.values()
+        ]
+
+    @property
+    def scores_path(self) -> Path:
+        return self.folder / "scores.jsonl"
+
+    def add_scores(self, row: Mapping[str, Any]) -> None:
+        """Append a row; a resumed run cuts the file back to the rows its checkpoint knows."""
+        self.scores_rows += 1
+        if self.main:
+            with open(self.scores_path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def cut_scores(self, rows: int) -> None:
+        self.scores_rows = rows
+        if self.main:
+            kept = self.scores_path.read_text("utf-8").splitlines()[:rows] if self.scores_path.is_file() else []
+            write_text(self.scores_path, "".join(f"{line}\n" for line in kept))
+
+
+def default_folder(kind: str, name: str) -> Path:
+    """``runs/<recipe>-<kind>-<time>``, in the current directory."""
+    stem = Path(name).stem if name.endswith(".toml") else Path(name).name
+    return Path("runs") / f"{stem}-{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers depend on: versions, platform, command."""
+    import torch
+
+    wanted = ("torch", "torchvision", "numpy", "av", "timm", "torchmetrics", "pydantic")
+    versions = {d.name: d.version for d in distributions() if d.name in wanted or d.name.startswith("tag-")}
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": dict(sorted(versions.items())),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def table(rows: Iterable[tuple[str, Any]]) -> str:
+    """Aligned ``name  value`` lines."""
+    listed = [(name, f"{value:.4f}" if isinstance(value, float) else str(value)) for name, value in rows]
+    width = max((len(name) for name, _ in listed), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in listed)

@@ -1,0 +1,399 @@
+"""The training loop, to be read from top to bottom.
+
+``train`` sets up, ``Trainer.fit`` goes through the epochs, ``Trainer.step`` is one optimizer step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from tag_core.config import Recipe, Spec
+from tag_core.engine import checkpoint
+from tag_core.engine.data import Coverage, Loader, collate, datasets, epoch_plan
+from tag_core.engine.distributed import Distribution, to_device
+from tag_core.engine.evaluate import better, evaluate
+from tag_core.engine.progress import Progress
+from tag_core.engine.run import Run, log
+from tag_core.engine.session import autocast, channels_last
+from tag_core.engine.weights import load_weights, read_weights
+from tag_core.errors import ConfigError, RunFolderError, UnreadableInput
+from tag_core.plugins import installed
+
+
+@dataclass
+class Position:
+    """Where training stands; part of every checkpoint."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    scores_rows: int = 0
+    best: float | None = None
+    best_epoch: int = -1
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    epoch_loss_sum: float = 0.0
+    epoch_loss_count: int = 0
+
+
+@dataclass
+class Trained:
+    """What a finished training has to show."""
+
+    folder: Path
+    scores: dict[str, Any]
+    coverage: Coverage
+    best: Path | None
+    classes: list[str] = field(default_factory=list)
+
+
+def train(
+    recipe: Recipe, folder: Path, distribution: Distribution, *, resume: bool = False, strict: bool = False
+) -> Trained:
+    """Train a recipe.
+
+    Args:
+        recipe: resolved.
+        folder: the run folder; must not hold another training unless ``resume``.
+        distribution: started.
+        resume: go on from ``checkpoints/last.pt``, exactly as if never stopped.
+        strict: stop at the first unreadable input.
+
+    Raises:
+        CheckpointError: nothing to resume from, or another recipe's checkpoint.
+        RunFolderError: the folder is taken, or cannot be written.
+        KeyboardInterrupt: after saving a checkpoint.
+    """
+    last = folder / "checkpoints" / "last.pt"
+    if last.exists() and not resume:
+        raise RunFolderError(f"{folder} holds a training already; add --resume to go on, or choose another --out")
+    saved = checkpoint.load(last) if resume else None
+    if saved:
+        checkpoint.refuse_other_recipe(last, saved["recipe"], recipe)
+    run = Run(folder, "train", recipe, distribution.is_main)
+    trainer = Trainer(recipe, run, distribution, saved)
+    run.start()
+    outcome = "failed"
+    try:
+        trained = trainer.fit(strict)
+        outcome = "done"
+        return trained
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+        raise
+    finally:
+        trainer.close()
+        run.finish(outcome)
+
+
+class Trainer:
+    """Everything a training holds: data, model, optimizer, position."""
+
+    def __init__(self, recipe: Recipe, run: Run, distribution: Distribution, saved: dict[str, Any] | None) -> None:
+        self.recipe, self.run, self.distribution = recipe, run, distribution
+        self.options, self.position = recipe.train, Position()
+        self._reproducible()
+        self.data = datasets(recipe, ("train", "val"))
+        self.classes = list(getattr(self.data["train"], "classes", None) or [])
+        plan = epoch_plan(len(self.data["train"]), self._macro_batch, 0, 0, shuffle=False, drop_last=self._drop)
+        self.steps_per_epoch = len(plan)
+        self._build_model(fresh=saved is None)
+        self._build_optimizer()
+        if saved:
+            self._restore(saved)
+        self.loader = Loader(self.data["train"], self.options.workers, timeout=self.options.timeout)
+        self.val_loader = (
+            Loader(self.data["val"], recipe.eval.workers, timeout=recipe.eval.timeout) if "val" in self.data else None
+        )
+
+    @property
+    def _macro_batch(self) -> int:
+        return self.options.batch_size * self.options.accumulate
+
+    @property
+    def _drop(self) -> bool:
+        return self.options.drop_last
+
+    def _reproducible(self) -> None:
+        torch.manual_seed(self.options.seed)
+        torch.backends.cudnn.benchmark = not self.options.deterministic
+        torch.use_deterministic_algorithms(self.options.deterministic)
+
+    def _build_model(self, fresh: bool) -> None:
+        recipe, device = self.recipe, self.distribution.device
+        task: nn.Module = recipe.task.build(classes=self.classes)
+        if recipe.weights and fresh:
+            backbone = recipe.task.options.get("backbone")
+            owner = backbone.target if isinstance(backbone, Spec) else None
+            found = read_weights(recipe.weights, recipe.task.target, owner)
+            log.info("weights %s: %s", recipe.weights, load_weights(found, task, strict=False))
+        task.to(device)
+        if self.options.channels_last:
+            channels_last(task)
+        self.task = task
+        decay = self.options.ema_decay
+        self.ema = _averaged(task, decay) if decay else None
+        torch.manual_seed(self.options.seed + self.distribution.rank)
+
+    def _build_optimizer(self) -> None:
+        recipe = self.recipe
+        assert recipe.optimizer is not None
+        # Freezing comes first: DDP looks at requires_grad when it wraps.
+        self.optimizer: torch.optim.Optimizer = recipe.optimizer.build(model=self.task)
+        self.wrapped = self.distribution.wrap(self.task)
+        if not self.distribution.can_step_alone:  # sharded parameters are new objects
+            self.optimizer = recipe.optimizer.build(model=self.task)
+        self.forward = torch.compile(self.wrapped) if self.options.compile else self.wrapped
+        total = self.steps_per_epoch * self.options.epochs
+        given = {"total_steps": total, "steps_per_epoch": self.steps_per_epoch}
+        self.schedule = recipe.schedule.build(**given) if recipe.schedule else lambda step: 1.0
+        self.scaler = torch.amp.GradScaler(
+            self.distribution.device.type,
+            enabled=self.options.precision == "fp16" and self.distribution.device.type == "cuda",
+        )
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        if saved["classes"] != self.classes:
+            raise ConfigError(self.recipe.name, ["data.train: its classes differ from the checkpoint's"])
+        self.distribution.load_state(self.task, self.optimizer, (saved["model"], saved["optimizer"]))
+        if self.ema is not None:
+            self.ema.load_state_dict(saved["averaged"])
+        self.scaler.load_state_dict(saved["scaler"])
+        self.position = Position(**saved["position"])
+        states = saved["random"]
+        checkpoint.set_random_state(states[self.distribution.rank % len(states)])
+        self.run.cut_scores(self.position.scores_rows)
+
+    def fit(self, strict: bool) -> Trained:
+        """Train to the last epoch, validating and saving as the recipe says."""
+        at, options, scores = self.position, self.options, dict[str, Any]()
+        coverage = Coverage()
+        with stop_signal() as stopped:
+            while at.epoch < options.epochs:
+                self._train_epoch(strict, stopped)
+                for part in self.distribution.gather(self.loader.coverage):
+                    coverage.merge(part)
+                scores = self._end_epoch()
+                if options.patience and at.epoch - 1 - at.best_epoch >= options.patience * options.validate_every:
+                    log.info("no better score in %d validations: stopping early", options.patience)
+                    break
+        best = self.run.folder / "checkpoints" / "best.pt"
+        coverage.total = len(self.data["train"])
+        return Trained(self.run.folder, scores, coverage, best if best.exists() else None, self.classes)
+
+    def _train_epoch(self, strict: bool, stopped: threading.Event) -> None:
+        at, options, world = self.position, self.options, self.distribution.world
+        macro = epoch_plan(
+            len(self.data["train"]),
+            self._macro_batch,
+            options.seed,
+            at.epoch,
+            shuffle=True,
+            drop_last=self._drop,
+        )[at.batch :]
+        size = options.batch_size
+        micro = [batch[i : i + size] for batch in macro for i in range(0, self._macro_batch, size)]
+        mine = [batch[self.distribution.rank :: world] for batch in micro]
+        self.task.train()
+        self.loader.coverage = Coverage()
+        with Progress(f"epoch {at.epoch + 1}/{options.epochs}", self.steps_per_epoch, at.batch, self.run.main) as bar:
+            batches = self.loader.read(mine)
+            for _ in macro:
+                loaded = [next(batches) for _ in range(options.accumulate)]
+                for failure in (f for part in loaded for f in part.failures.items()) if strict else ():
+                    raise UnreadableInput(self.data["train"].key(failure[0]), failure[1].reason)
+                stop = self.step([part.samples for part in loaded], stopped.is_set())
+                at.batch += 1
+                bar.advance(1)
+                due = options.checkpoint_every and at.step % options.checkpoint_every == 0
+                if stop or (due and at.batch < self.steps_per_epoch):
+                    self.save("last")
+                if stop:
+                    raise KeyboardInterrupt
+
+    def step(self, micro_batches: list[list[Any]], stop: bool = False) -> bool:
+        """One optimizer step over micro-batches of samples; true when some process wants to stop.
+
+        Each sample weighs the same, however many of a micro-batch, or of a process's share, could be
+        read; so the gradient is that of one process with one large batch.
+        """
+        counts = [len(samples) for samples in micro_batches]
+        everywhere = self.distribution.gather((counts, stop))
+        total = sum(sum(c) for c, _ in everywhere)
+        some_empty = any(0 in c for c, _ in everywhere)
+        if total and not (some_empty and not self.distribution.can_step_alone):
+            factor = self.schedule(self.position.step)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+            loss = self._forward_backward(micro_batches, total, alone=some_empty)
+            self._update()
+            self._count(loss, total)
+        self.position.step += 1
+        if self.position.step % self.options.log_every == 0:
+            self._log_step()
+        return any(stop for _, stop in everywhere)
+
+    def _forward_backward(self, micro_batches: list[list[Any]], total: int, alone: bool) -> float:
+        forward = self.task if alone else self.forward
+        device, precision = self.distribution.device, self.options.precision
+        sums = []
+        for number, samples in enumerate(micro_batches):
+            if not samples:
+                continue
+            batch = to_device(collate(samples), device)
+            last = number == len(micro_batches) - 1
+            with self.distribution.accumulating(self.wrapped, last):
+                with autocast(precision, device):
+                    loss = forward(batch)["loss"]
+                # The wrapper averages over processes, hence the factor of their number.
+                share = len(samples) / total * (1 if alone else self.distribution.world)
+                self.scaler.scale(loss * share if share != 1 else loss).backward()
+            sums.append(loss.detach() * len(samples))
+        if alone:
+            self.distribution.sum_gradients(self.task)
+        return float(torch.stack(sums).sum()) if sums else 0.0
+
+    def _update(self) -> None:
+        if self.options.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.task.parameters(), self.options.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update_parameters(self.task)
+
+    def _count(self, loss_sum: float, total: int) -> None:
+        at = self.position
+        if self.distribution.world > 1:
+            loss_sum = sum(self.distribution.gather(loss_sum))
+        if not math.isfinite(loss_sum) and self.scaler.is_enabled() is False:
+            raise ConfigError(
+                self.recipe.name,
+                [f"the loss became {loss_sum} at step {at.step}; try a smaller optimizer.lr"],
+            )
+        at.loss_sum += loss_sum
+        at.loss_count += total
+        at.epoch_loss_sum += loss_sum
+        at.epoch_loss_count += total
+
+    def _log_step(self) -> None:
+        at = self.position
+        row = {"epoch": at.epoch, "step": at.step, "lr": self.optimizer.param_groups[0]["lr"]}
+        row["train_loss"] = at.loss_sum / max(at.loss_count, 1)
+        self.run.add_scores(row)
+        at.loss_sum, at.loss_count, at.scores_rows = 0.0, 0, self.run.scores_rows
+
+    def _end_epoch(self) -> dict[str, Any]:
+        at, options = self.position, self.options
+        row: dict[str, Any] = {"epoch": at.epoch, "step": at.step}
+        row["epoch_loss"] = at.epoch_loss_sum / max(at.epoch_loss_count, 1)
+        at.epoch_loss_sum, at.epoch_loss_count = 0.0, 0
+        at.epoch, at.batch = at.epoch + 1, 0
+        is_best = False
+        if options.validate_every and at.epoch % options.validate_every == 0 and self.val_loader:
+            row.update(self._validate())
+            name = options.best or next((k for k in row if k not in ("epoch", "step", "epoch_loss", "val_loss")), "")
+            name = name or "-val_loss"
+            if name.lstrip("-") not in row:
+                known = ", ".join(k for k in row if k not in ("epoch", "step"))
+                raise ConfigError(self.recipe.name, [f"train.best: no score {name!r}; there are {known}"])
+            if is_best := better(name, row, at.best):
+                at.best, at.best_epoch = row[name.lstrip("-")], at.epoch - 1
+        self.run.add_scores(row)
+        at.scores_rows = self.run.scores_rows
+        log.info(
+            "epoch %d/%d  %s",
+            at.epoch,
+            options.epochs,
+            "  ".join(f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float)),
+        )
+        if is_best:
+            self.save("best")
+        self.save("last")
+        if self.run.main:
+            installed().event("tag_epoch_finished", run=self.run, scores=row)
+        return row
+
+    def _validate(self) -> dict[str, float]:
+        assert self.val_loader is not None
+        task: Any = self.ema.module if self.ema is not None else self.task
+        task.eval()
+        with unchanged_random_state():
+            result = evaluate(task, self.val_loader, self.recipe, self.classes, self.distribution)
+        if result.coverage.unreadable and self.position.epoch == self.options.validate_every:
+            log.info("validation %s", result.coverage)
+        return result.scores
+
+    def save(self, name: str) -> None:
+        """Write ``checkpoints/<name>.pt``; every rank takes part, rank 0 writes."""
+        model, optimizer = self.distribution.state(self.task, self.optimizer)
+        states = self.distribution.gather(checkpoint.random_state())
+        if not self.run.main:
+            return
+        state: dict[str, Any] = {"model": model, "classes": self.classes, "recipe": self.recipe.to_dict()}
+        if self.ema is not None:
+            state["ema"] = self.ema.module.state_dict()
+        if name == "last":
+            state.update(
+                optimizer=optimizer,
+                scaler=self.scaler.state_dict(),
+                averaged=self.ema.state_dict() if self.ema is not None else {},
+                position=asdict(self.position),
+                random=states,
+            )
+        folder = self.run.folder / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        checkpoint.save(folder / f"{name}.pt", state)
+
+    def close(self) -> None:
+        self.loader.close()
+        if self.val_loader:
+            self.val_loader.close()
+
+
+def _averaged(task: nn.Module, decay: float) -> AveragedModel:
+    return AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def unchanged_random_state() -> Iterator[None]:
+    """Leave torch's generators as they were, so that validation does not change training."""
+    before = checkpoint.random_state()
+    try:
+        yield
+    finally:
+        checkpoint.set_random_state(before)
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; a second one stops at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+        log.info("stopping after this step, with a checkpoint; once more to stop at once")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

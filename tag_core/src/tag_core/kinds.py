@@ -1,0 +1,153 @@
+"""The kinds of component, as the engine sees them.
+
+A parameter annotated with one of these types is a nested component: ``loss: Loss`` in a task's
+signature makes ``[task.loss]`` in a recipe name a loss and its options. Everything here is a
+protocol: a component needs the methods, not a base class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tag_core.records import Record
+
+Sample = Mapping[str, Any]
+"""One item of a dataset: ``source`` (str) and whatever the task reads, as tensors, numbers, strings."""
+Batch = Mapping[str, Any]
+"""Collated samples: tensors stacked to [N, ...], numbers to a tensor [N], everything else a list of N."""
+Outputs = Mapping[str, Any]
+"""A task's predictions for a batch, batch first: ``scores`` [N, C], ``embedding`` [N, D], ..."""
+
+
+class Dataset(Protocol):
+    """A map-style data set; pickles, and reads files only in ``__getitem__``.
+
+    ``__getitem__`` raises :class:`~tag_core.errors.UnreadableInput` for a sample that cannot be
+    read. Random choices use torch's, numpy's or Python's global generators: the engine seeds them
+    per sample. A labelled data set has ``classes`` (names in index order) and ``label(index)``.
+    For prediction the engine builds it with ``source=[paths]`` and ``labelled=False``.
+    """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Sample: ...
+    def key(self, index: int) -> str:
+        """The source of this sample, unique in the data set; no file is read."""
+
+
+class Transform(Protocol):
+    """Prepares what a dataset read: tensor in, tensor out."""
+
+    def __call__(self, inputs: Any) -> Any: ...
+
+
+class Backbone(Protocol):
+    """An ``nn.Module`` from input tensors to features [N, feature_dim]."""
+
+    feature_dim: int
+
+    def __call__(self, inputs: Tensor) -> Tensor: ...
+
+
+class Loss(Protocol):
+    """An ``nn.Module`` or function from (logits [N, C], targets) to the mean loss of the batch."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor: ...
+
+
+class Task(Protocol):
+    """An ``nn.Module`` that owns backbone, head, loss and decoding."""
+
+    def __call__(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Training: ``loss`` (mean over the samples, a scalar) and any further scalars to log."""
+
+    def predict(self, batch: Batch) -> Outputs:
+        """Evaluation and prediction, under ``torch.no_grad``."""
+
+    def records(self, outputs: Outputs, batch: Batch) -> Iterable[Record]:
+        """One record or more per sample, in the order of the batch."""
+
+
+class Metric(Protocol):
+    """Accumulates over batches and merges across processes."""
+
+    def update(self, outputs: Outputs, batch: Batch) -> None: ...
+    def merge(self, other: Any) -> None:
+        """Add what another instance of the same metric (in another process) has accumulated."""
+
+    def compute(self) -> Mapping[str, Any]:
+        """Named values; numbers go into the scores, anything else only into the report."""
+
+    def reset(self) -> None: ...
+
+
+class Schedule(Protocol):
+    """A factor on every learning rate as a function of the optimizer step, counted from 0."""
+
+    def __call__(self, step: int) -> float: ...
+
+
+class Sink(Protocol):
+    """Writes records in some format; ``close`` finishes the file."""
+
+    def write(self, record: Record) -> None: ...
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Index(Protocol):
+    """Answers nearest-neighbour queries over embeddings."""
+
+    def add(self, ids: Sequence[int], vectors: Any) -> None: ...
+    def search(self, queries: Any, k: int) -> Any: ...
+
+
+class Optimizer(Protocol):
+    """Marker for ``optimizer`` parameters; the component returns a ``torch.optim.Optimizer``."""
+
+
+KINDS: dict[str, str] = {
+    "dataset": "yields samples",
+    "transform": "prepares samples",
+    "backbone": "maps tensors to features",
+    "task": "owns head, loss and decoding",
+    "loss": "what training minimises",
+    "optimizer": "how weights change",
+    "schedule": "learning rate over steps",
+    "metric": "scores predictions",
+    "distribution": "where a run executes",
+    "index": "answers nearest-neighbour queries",
+    "sink": "writes predictions",
+}
+"""Kind -> what it is for, in the order of listings."""
+
+GIVEN: dict[str, tuple[str, ...]] = {
+    "task": ("classes",),
+    "optimizer": ("model",),
+    "schedule": ("total_steps", "steps_per_epoch"),
+    "metric": ("classes",),
+    "sink": ("path",),
+}
+"""Parameters that the engine supplies when a component of the kind has them; they are not options."""
+
+
+def kind_of(annotation: object) -> str | None:
+    """The kind that an annotation names, or None for an ordinary option."""
+    return _KIND_OF_TYPE.get(annotation) if isinstance(annotation, type) else None
+
+
+_KIND_OF_TYPE: dict[object, str] = {
+    Dataset: "dataset",
+    Transform: "transform",
+    Backbone: "backbone",
+    Task: "task",
+    Loss: "loss",
+    Optimizer: "optimizer",
+    Schedule: "schedule",
+    Metric: "metric",
+    Index: "index",
+    Sink: "sink",
+}

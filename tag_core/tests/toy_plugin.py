@@ -1,0 +1,153 @@
+"""A plugin for the engine's tests: points in a plane, a linear task, and files that misbehave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tag_core import Component, hookimpl
+from tag_core.errors import UnreadableInput
+from tag_core.kinds import Backbone, Loss
+from tag_core.records import Record
+
+
+@hookimpl
+def tag_datasets() -> list[Component]:
+    return [Component("points", "toy_plugin:Points", "Text files that hold a point and a label")]
+
+
+@hookimpl
+def tag_backbones() -> list[Component]:
+    return [Component("mlp", "toy_plugin:MLP", "Two layers")]
+
+
+@hookimpl
+def tag_tasks() -> list[Component]:
+    return [Component("points", "toy_plugin:PointTask", "Which side of the line")]
+
+
+class Points:
+    """Files ``<x> <y> <label>``; or one of the words crash, hang, unreadable, bug.
+
+    Args:
+        source: a folder of files, or files.
+        labelled: whether the label is read.
+        noise: standard deviation of noise on the points.
+    """
+
+    classes = ("left", "right")
+    suffixes = frozenset({".txt"})
+
+    def __init__(self, source: str | list[str], labelled: bool = True, noise: float = 0.0) -> None:
+        self.files = sorted(map(str, Path(source).glob("*.txt"))) if isinstance(source, str) else list(source)
+        self.labelled, self.noise = labelled, noise
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def key(self, index: int) -> str:
+        return self.files[index]
+
+    def label(self, index: int) -> int:
+        return int(Path(self.files[index]).stem.rpartition("-")[2])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        path = Path(self.files[index])
+        try:
+            words = path.read_text().split()
+        except OSError as error:
+            raise UnreadableInput(str(path), str(error.strerror)) from error
+        misbehave(words[0], str(path))
+        point = torch.tensor([float(words[0]), float(words[1])])
+        sample: dict[str, Any] = {"source": str(path), "point": point + self.noise * torch.randn(2)}
+        if self.labelled:
+            sample["label"] = int(words[2])
+        return sample
+
+
+def misbehave(word: str, source: str) -> None:
+    if word == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if word == "hang":
+        time.sleep(3600)
+    if word == "unreadable":
+        raise UnreadableInput(source, "not a point")
+    if word == "bug":
+        raise ZeroDivisionError("a bug in the data set")
+
+
+class MLP(nn.Module):
+    """Two layers.
+
+    Args:
+        width: of the hidden layer.
+        dropout: share of hidden units dropped in training.
+    """
+
+    def __init__(self, width: int = 8, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.feature_dim = width
+        self.layers = nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Dropout(dropout))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layers(inputs)
+
+
+class PointTask(nn.Module):
+    """A linear layer over the backbone.
+
+    Args:
+        classes: names.
+        backbone: of points.
+        loss: of logits.
+        die_at: rank 1 raises after that many training batches; -1 never.
+    """
+
+    def __init__(self, classes: list[str], backbone: Backbone, loss: Loss, die_at: int = -1) -> None:
+        super().__init__()
+        self.backbone, self.loss, self.classes = backbone, loss, classes
+        self.head = nn.Linear(backbone.feature_dim, len(classes))
+        self.die_at, self.seen = die_at, 0
+
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        self.seen += 1
+        if self.seen == self.die_at + 1 and os.environ.get("RANK") == "1":
+            raise RuntimeError("rank one has had enough")
+        return {"loss": self.loss(self.head(self.backbone(batch["point"])), batch["label"])}
+
+    def predict(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        features = self.backbone(batch["point"])
+        logits = self.head(features)
+        outputs: dict[str, Any] = {"logits": logits, "scores": logits.softmax(-1), "embedding": features}
+        if "label" in batch:
+            outputs["loss"] = self.loss(logits, batch["label"])
+        return outputs
+
+    def records(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> Iterable[Record]:
+        for number, (source, scores) in enumerate(zip(batch["source"], outputs["scores"].tolist(), strict=True)):
+            order = sorted(range(len(scores)), key=lambda i: -scores[i])
+            truth = self.classes[int(batch["label"][number])] if "label" in batch else None
+            yield Record(
+                source=source,
+                labels=[self.classes[i] for i in order],
+                scores=[scores[i] for i in order],
+                truth=truth,
+            )
+
+
+def write_points(folder: Path, count: int, odd: Mapping[int, str] = {}) -> Path:
+    """``count`` files, the class given by the sign of x; ``odd`` replaces the text of some."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(1)
+    for index in range(count):
+        x, y = torch.randn(2, generator=generator).tolist()
+        label = int(x > 0)
+        (folder / f"p{index:04d}-{label}.txt").write_text(odd.get(index, f"{x} {y} {label}"))
+    return folder

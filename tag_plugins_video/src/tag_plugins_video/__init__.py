@@ -1,0 +1,1 @@
+"""Video models for Tag; :mod:`tag_plugins_video.plugin` lists what is in here."""

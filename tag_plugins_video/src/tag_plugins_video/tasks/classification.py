@@ -1,0 +1,121 @@
+"""Classify a clip: one label, or any number of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tag_core.kinds import Backbone, Batch, Loss, Outputs
+from tag_core.records import Record
+
+RGB = tuple[float, float, float]
+KINETICS_MEAN: RGB = (0.43216, 0.394666, 0.37645)
+KINETICS_STD: RGB = (0.22803, 0.22145, 0.216989)
+
+
+class Classification(nn.Module):
+    """A linear classifier on a video backbone's features.
+
+    Reads ``clip`` [N, T, C, H, W], or [N, V, T, C, H, W] with V views of every video: uint8 is scaled
+    to [0, 1] and normalised on the model's device, float is taken as it is. Training counts every view
+    as a sample of its own; evaluation averages them.
+
+    Args:
+        backbone: maps [N, C, T, H, W] to features [N, D].
+        loss: from logits and labels to a scalar.
+        dropout: share of features dropped before the classifier in training.
+        mean: of the normalisation, per channel of RGB in [0, 1]; default: torchvision's for Kinetics.
+        std: of the normalisation.
+        views: average the views' scores (probabilities) or their logits.
+        multi_label: any number of labels per clip: sigmoid scores, labels [N, classes] of 0 and 1.
+        top_k: labels per record, best first.
+        embeddings: put the features into the records too.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        loss: Loss,
+        classes: list[str],
+        dropout: float = 0.0,
+        mean: RGB = KINETICS_MEAN,
+        std: RGB = KINETICS_STD,
+        views: Literal["scores", "logits"] = "scores",
+        multi_label: bool = False,
+        top_k: int = 5,
+        embeddings: bool = False,
+    ) -> None:
+        if top_k < 1 or not 0 <= dropout < 1:
+            raise ValueError(f"top_k must be at least 1 and dropout in [0, 1), got {top_k} and {dropout}")
+        super().__init__()
+        self.backbone, self.loss, self.classes = backbone, loss, list(classes)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(backbone.feature_dim, len(classes))
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+        self.views, self.multi_label = views, multi_label
+        self.top_k, self.embeddings = min(top_k, len(classes)), embeddings
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        views = self.split_views(batch["clip"])
+        features = self.backbone(self.prepare(views.flatten(0, 1)))
+        labels = batch["label"].repeat_interleave(views.shape[1], dim=0)
+        return {"loss": self.loss(self.head(self.dropout(features)), labels)}
+
+    def predict(self, batch: Batch) -> Outputs:
+        """``scores`` and ``logits`` [N, classes] and ``embedding`` [N, D], averaged over the views.
+
+        With labels also the ``loss`` of these logits. One view at a time: ten crops need no more
+        memory than one.
+        """
+        views = self.split_views(batch["clip"]).unbind(1)
+        features = torch.stack([self.backbone(self.prepare(view)) for view in views])
+        logits = self.head(self.dropout(features)).float()
+        mean = logits.mean(0)
+        scores = self.to_scores(logits).mean(0) if self.views == "scores" else self.to_scores(mean)
+        outputs = {"scores": scores, "logits": mean, "embedding": features.float().mean(0)}
+        if "label" in batch:
+            outputs["loss"] = self.loss(mean, batch["label"])
+        return outputs
+
+    def records(self, outputs: Outputs, batch: Batch) -> Iterator[Record]:
+        best, order = outputs["scores"].float().topk(self.top_k, dim=1)
+        for i, source in enumerate(batch["source"]):
+            record = Record(source=source, scores=best[i].tolist(), damage=batch["damage"][i])
+            record.labels = [self.classes[j] for j in order[i].tolist()]
+            if "time" in batch:
+                record.time = list(batch["time"][i])
+            if "label" in batch:
+                record.truth = self._truth(batch["label"][i])
+            if self.embeddings:
+                record.embedding = outputs["embedding"][i].tolist()
+            yield record
+
+    def split_views(self, clips: Tensor) -> Tensor:
+        """[N, T, C, H, W] as [N, 1, T, C, H, W]; with views already, unchanged."""
+        if clips.dim() not in (5, 6):
+            raise ValueError(f"clip must be [N, T, C, H, W] or [N, V, T, C, H, W], got {list(clips.shape)}")
+        return clips if clips.dim() == 6 else clips.unsqueeze(1)
+
+    def prepare(self, clips: Tensor) -> Tensor:
+        """[N, T, C, H, W] to normalised [N, C, T, H, W]."""
+        clips = clips.to(self.mean.device)
+        if not clips.is_floating_point():
+            clips = (clips.to(self.mean.dtype) / 255 - self.mean) / self.std
+        return clips.transpose(1, 2)
+
+    def to_scores(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid() if self.multi_label else logits.softmax(-1)
+
+    def _truth(self, label: Tensor) -> str:
+        if not self.multi_label:
+            return self.classes[int(label)]
+        return "; ".join(self.classes[j] for j in label.nonzero().flatten().tolist())
