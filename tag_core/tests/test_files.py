@@ -68,15 +68,27 @@ def test_a_file_size_limit_leaves_the_old_file(tmp_path):
         from pathlib import Path
         from tag_core.errors import RunFolderError
         from tag_core.files import atomic, write_text
+        import torch
+
+        def save(path):
+            with atomic(path, "wb") as file:
+                torch.save({"weight": torch.zeros(50_000)}, file)
+
+        def small(path):
+            write_text(path, "x" * 5000)  # fails when the file is closed
+
+        def large(path):
+            write_text(path, "x" * 5_000_000)
+
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-        for size in (5000, 5_000_000):  # met when closing, and in the middle
+        for write in (small, large, save):
             try:
-                write_text(Path(sys.argv[1], "a.txt"), "x" * size)
+                write(Path(sys.argv[1], "a.txt"))
             except RunFolderError as error:
                 print(error)
         """,
     )
-    assert done.stdout.count("a.txt: File too large; raise the limit on file sizes") == 2, done.stderr
+    assert done.stdout.count("a.txt: File too large; raise the limit on file sizes") == 3, done.stderr
     assert (tmp_path / "a.txt").read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 

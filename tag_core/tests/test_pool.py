@@ -206,6 +206,17 @@ def test_a_map_left_midway_does_not_disturb_the_next() -> None:
         assert next(kept) == (1, 1)
 
 
+def test_tasks_queued_by_a_map_that_was_left_are_not_run(tmp_path: Path) -> None:
+    def leave_a_trace(number: int) -> None:
+        (tmp_path / str(number)).touch()
+        time.sleep(0.1)
+
+    with WorkerPool(leave_a_trace, 1) as pool:
+        next(pool.map(range(50), 50))
+        next(pool.map([99], 1))
+    assert len(list(tmp_path.iterdir())) < 10
+
+
 def test_maps_may_overlap() -> None:
     with WorkerPool(square, 2) as pool:
         pairs = list(zip(pool.map(range(30), 4), pool.map(range(100, 130), 4), strict=True))
@@ -252,6 +263,20 @@ def test_large_arrays_and_tensors_arrive_intact() -> None:
             sent["array"] += 1  # both are ours to change
 
 
+def test_torch_works_in_a_worker_after_the_parent_used_its_threads() -> None:
+    def total(number: int) -> float:
+        return float(torch.full((1 << 22,), float(number)).add(1).sum())
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = [(number, total(number)) for number in range(4)]
+        with WorkerPool(total, 2, timeout=5) as pool:
+            assert list(pool.map(range(4), 4)) == expected
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_tasks_larger_than_a_pipe_arrive_even_behind_one_that_hangs() -> None:
     def size(task: bytes) -> int:
         if len(task) == 1:
@@ -266,13 +291,13 @@ def test_tasks_larger_than_a_pipe_arrive_even_behind_one_that_hangs() -> None:
 def test_start_runs_once_in_each_worker_before_its_first_task() -> None:
     started: list[int] = []
 
-    def answer(_: int) -> tuple[int, list[int]]:
+    def worker_and_starts(_: int) -> tuple[int, list[int]]:
         return os.getpid(), list(started)
 
-    with WorkerPool(answer, 2, start=lambda: started.append(os.getpid())) as pool:
-        for _, answer in pool.map(range(20), 4):
-            assert isinstance(answer, tuple)
-            assert answer == (answer[0], [answer[0]])
+    with WorkerPool(worker_and_starts, 2, start=lambda: started.append(os.getpid())) as pool:
+        for _, result in pool.map(range(20), 4):
+            assert isinstance(result, tuple)
+            assert result[1] == [result[0]]
     assert started == []
 
 
@@ -372,6 +397,15 @@ def test_ctrl_c_interrupts_the_parent_alone_and_leaves_no_worker() -> None:
     assert parent.communicate(timeout=10) == ("interrupted\n", "")
     assert parent.returncode == 0
     assert not any(map(is_running, workers))
+
+
+def test_a_worker_leaves_ctrl_c_to_the_parent() -> None:
+    def interrupted(task: str) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        return task
+
+    with WorkerPool(interrupted, 1) as pool:
+        assert list(pool.map(["a", "b"], 2)) == [("a", "a"), ("b", "b")]
 
 
 def test_an_exception_at_the_end_of_a_program_that_closed_nothing_leaves_no_worker() -> None:

@@ -16,7 +16,7 @@ from tag_core.engine.evaluate import Evaluation
 from tag_core.engine.evaluate import evaluate as evaluate_task
 from tag_core.engine.predict import Predictor
 from tag_core.engine.progress import Progress
-from tag_core.engine.run import Run, default_folder
+from tag_core.engine.run import Run, default_folder, log
 from tag_core.engine.session import task_with_weights
 from tag_core.engine.train import Trained
 from tag_core.engine.train import train as train_recipe
@@ -257,9 +257,13 @@ def _report_training(recipe: Recipe, trained: Trained) -> None:
 
 
 def _write_report(folder: Path) -> None:
-    from tag_core.report import write_report
+    """The report comes last: a fault in it must not cost a finished run its result."""
+    try:
+        from tag_core.report import write_report
 
-    write_report(folder)
+        write_report(folder)
+    except Exception:
+        log.exception("%s/report.html could not be written; the other files are complete", folder)
 
 
 def _with_classes(recipe: Recipe, classes: list[str]) -> Recipe:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import importlib
+import importlib.machinery
 import importlib.util
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +18,8 @@ from tag_core.component import Component, RecipeFile
 from tag_core.errors import PluginError, UnknownName
 from tag_core.kinds import KINDS
 from tag_core.plugins import FIRST_PARTY, HOOK_OF_KIND, PluginRecord, Plugins, installed
+
+SUFFIXES = importlib.machinery.all_suffixes()
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,18 @@ class Entry:
         Raises:
             PluginError: the module or attribute is missing, or importing it fails.
         """
-        module, _, attribute = self.component.target.partition(":")
+        module_name, _, attribute = self.item.target.partition(":")
         where = f"{self.kind} {self.name} (from {self.plugin.origin})"
         try:
-            return getattr(importlib.import_module(module), attribute)
-        except AttributeError as error:
-            raise PluginError(f"{where}: {module} has no {attribute!r}; the plugin needs repair") from error
-        except Exception as error:
-            raise PluginError(f"{where}: importing {module} failed: {error!r}") from error
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is data
+                module = importlib.import_module(module_name)
+        except (Exception, SystemExit) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise PluginError(f"{where}: importing {module_name} failed: {reason}") from error
+        if not callable(found := getattr(module, attribute, None)):
+            hint = did_you_mean(attribute, vars(module)) if found is None else " that can be called"
+            raise PluginError(f"{where}: {module_name} has no {attribute!r}{hint}; the plugin needs repair")
+        return found
 
 
 class Catalog:
@@ -103,9 +111,14 @@ class Catalog:
             return UnknownName(
                 f"{what} {name!r}: plugin {namespace!r} is not installed; pip install {FIRST_PARTY[namespace]}"
             )
+        others = [kind for kind in ("recipe", *KINDS) if self._candidates(self.entries[kind], name)]
+        if others:
+            return UnknownName(f"{name!r} is a {' and a '.join(others)}, not a {what}; see 'tag-run list {what}'")
         hint = did_you_mean(name, [*entries, *(full.partition("/")[2] for full in entries)])
-        listing = f"tag-run list {what}" if what in KINDS else "tag-run list"
-        return UnknownName(f"no {what} named {name!r}{hint}; see '{listing}'")
+        listing = f"tag-run list {what}" if what in self.entries else "tag-run list"
+        broken = [record.name for record in self.plugins.records if record.status == "failed"]
+        missing = f"; not loaded: {', '.join(broken)} (see 'tag-run plugins')" if broken else ""
+        return UnknownName(f"no {what} named {name!r}{hint}; see '{listing}'{missing}")
 
     def recipe_text(self, entry: Entry) -> str:
         """The text of a shipped recipe.
@@ -114,13 +127,15 @@ class Catalog:
             PluginError: the package does not contain the file.
         """
         assert isinstance(entry.item, RecipeFile)
+        where = f"recipe {entry.name} (from {entry.plugin.origin})"
         package, _, inside = entry.item.file.partition(":")
-        spec = importlib.util.find_spec(package)
-        folders = [Path(p) for p in (spec.submodule_search_locations or ())] if spec else []
-        for folder in folders:
-            if (folder / inside).is_file():
-                return (folder / inside).read_text("utf-8")
-        raise PluginError(f"recipe {entry.name} (from {entry.plugin.origin}): {entry.item.file} does not exist")
+        path = next((folder / inside for folder in package_folders(package) if (folder / inside).is_file()), None)
+        if path is None:
+            raise PluginError(f"{where}: {entry.item.file} does not exist; the plugin needs repair")
+        try:
+            return path.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise PluginError(f"{where}: {entry.item.file} cannot be read: {error}") from error
 
 
 @cache
@@ -131,27 +146,32 @@ def catalog() -> Catalog:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` or nothing."""
+    import difflib
+
     near = difflib.get_close_matches(word.lower(), list(dict.fromkeys(known)), n=2, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
 
 
-def source_file(module: str) -> Path | None:
-    """Where a module's source lies, found without importing anything; None if it cannot be told."""
-    top, *rest = module.split(".")
+def package_folders(package: str) -> list[Path]:
+    """The folders of a package, or of the file that a top-level module is; nothing is imported."""
+    top, *rest = package.split(".")
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
-        return None
+        return []
     if spec is None:
-        return None
-    if not rest:
-        return Path(spec.origin) if spec.origin else None
-    for folder in spec.submodule_search_locations or ():
-        base = Path(folder, *rest)
-        for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-            if candidate.is_file():
-                return candidate
-    return None
+        return []
+    if spec.submodule_search_locations is None:
+        return [Path(spec.origin).parent] if spec.origin and not rest else []
+    return [Path(folder, *rest) for folder in spec.submodule_search_locations]
+
+
+def source_file(module: str) -> Path | None:
+    """Where a module's file lies, found without importing anything; None if it cannot be told."""
+    parent, _, last = module.rpartition(".")
+    inside = [folder / "__init__.py" for folder in package_folders(module)]
+    beside = [folder / f"{last}{suffix}" for folder in package_folders(parent or last) for suffix in SUFFIXES]
+    return next((file for file in [*inside, *beside] if file.is_file()), None)
 
 
 def missing_target(target: str) -> str | None:
@@ -159,11 +179,10 @@ def missing_target(target: str) -> str | None:
     module, _, attribute = target.partition(":")
     path = source_file(module)
     if path is None:
-        known = importlib.util.find_spec(module.partition(".")[0]) is not None
-        return None if known and "." not in module else f"{target}: there is no module {module}"
+        return f"{target}: there is no module {module}"
     if path.suffix != ".py":
         return None
     text = path.read_text("utf-8", errors="replace")
-    defined = rf"^\s*((async\s+)?def|class)\s+{attribute}\b|^{attribute}\s*[:=]"
-    pattern = rf"{defined}|\bimport\b.*\b{attribute}\b|^\s+{attribute},?$"
-    return None if re.search(pattern, text, re.MULTILINE) else f"{target}: {module} has no {attribute!r}"
+    defined = rf"\b(def|class|import|as)\s+{attribute}\b|^\s*{attribute}\s*[:=,]|,\s*{attribute}\b"
+    found = re.search(rf"{defined}|^\s*{attribute}\s*$|import \*|def __getattr__", text, re.MULTILINE)
+    return None if found else f"{target}: {module} has no {attribute!r}"

@@ -9,11 +9,13 @@ NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
-def _check(what: str, name: str, target: str) -> None:
+def _check(what: str, name: str, target: str, *texts: str) -> None:
     if not (isinstance(name, str) and NAME.fullmatch(name)):
         raise ValueError(f"{what} name {name!r}: use lower-case letters, digits, '-' and '.'")
     if not (isinstance(target, str) and TARGET.fullmatch(target)):
         raise ValueError(f"{what} {name!r}: target {target!r} must read 'package.module:attribute'")
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{what} {name!r}: summary and paper must be text, not {texts!r}")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Component:
     paper: str = ""
 
     def __post_init__(self) -> None:
-        _check("component", self.name, self.target)
+        _check("component", self.name, self.target, self.summary, self.paper)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class RecipeFile:
     summary: str
 
     def __post_init__(self) -> None:
-        _check("recipe", self.name, "package:attribute")
+        _check("recipe", self.name, "package:attribute", self.summary)
         package, colon, path = self.file.partition(":")
         if not (package and colon and path.endswith(".toml")):
             raise ValueError(f"recipe {self.name!r}: file {self.file!r} must read 'package:folder/name.toml'")
@@ -67,4 +69,4 @@ class Command:
     summary: str
 
     def __post_init__(self) -> None:
-        _check("command", self.name, self.target)
+        _check("command", self.name, self.target, self.summary)

@@ -47,11 +47,12 @@ def atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
         if not direct:
             os.replace(temporary, target)
             _sync(target.parent)
-    except OSError as error:
-        if error.filename not in (None, temporary, str(temporary)):
-            raise  # the block's own trouble with another file
-        hint = _NEXT.get(error.errno or 0, "choose a place that you may write to")
-        raise RunFolderError(f"cannot write {path}: {error.strerror or error}; {hint}") from error
+    except (OSError, RuntimeError) as error:
+        cause = error.__context__ if isinstance(error, RuntimeError) else error  # torch.save hides it
+        if not isinstance(cause, OSError) or cause.filename not in (None, temporary, str(temporary)):
+            raise  # the block's own trouble
+        hint = _NEXT.get(cause.errno or 0, "choose a place that you may write to")
+        raise RunFolderError(f"cannot write {path}: {cause.strerror or cause}; {hint}") from error
     finally:
         if not direct:
             _remove(temporary)

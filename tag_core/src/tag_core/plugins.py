@@ -13,10 +13,9 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -25,9 +24,9 @@ import pluggy
 
 from tag_core import hookspecs
 from tag_core.component import NAME, Command, Component, RecipeFile
+from tag_core.discovery import Claim, find_claims
 from tag_core.errors import PluginError
 
-GROUP = "tag.plugins"
 SLOW_IMPORT_SECONDS = 1.0
 FIRST_PARTY = {
     "video": "tag-plugins-video",
@@ -99,52 +98,81 @@ class Plugins:
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             wanted = {name: arguments[name] for name in implementation.argnames}
             try:
-                implementation.function(**wanted)
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-                print(f"warning: plugin {implementation.plugin_name}: {hook}: {reason}", file=sys.stderr)
+                with contextlib.redirect_stdout(sys.stderr):  # stdout is data
+                    implementation.function(**wanted)
+            except (Exception, SystemExit) as error:
+                print(f"warning: plugin {implementation.plugin_name}: {hook}: {_describe(error)}", file=sys.stderr)
 
-    def add(self, record: PluginRecord, requirement: str | None, load: Any) -> None:
-        """Import and register one plugin, leaving its failure in ``record``."""
+    def add(
+        self, record: PluginRecord, load: Callable[[], Any], refuse: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """Import and register one plugin, leaving its failure in ``record``.
+
+        Args:
+            record: of the plugin; becomes one of ``records`` whatever happens.
+            load: imports it.
+            refuse: the reason not to, if there is one.
+        """
         self.records.append(record)
-        if record.status == "ok" and record.name in _disabled():
+        if record.name in _disabled():
             record.status, record.reason = "disabled", "switched off by TAG_DISABLE"
-        if record.status == "ok" and requirement:
-            record.failed(requirement)
-        if record.status == "ok":
-            try:
-                module = _import_quietly(record, load)
-                self._register(record, module)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                record.failed(_describe(error))
-                _strict(record, error)
-        elif record.status == "failed":
-            _strict(record, None)
-
-    def _register(self, record: PluginRecord, module: ModuleType) -> None:
-        self.manager.register(module, name=record.name)
+            return
+        cause = None
         try:
-            self.manager.check_pending()
-            record.provides = {hook: self._collect(hook, module) for hook in RESULT_OF_HOOK}
-        except BaseException:
-            self.manager.unregister(name=record.name)
+            if reason := refuse():
+                record.failed(reason)
+            else:
+                self._register(record, load)
+        except KeyboardInterrupt:
             raise
+        except BaseException as error:
+            cause = error
+            record.failed(_describe(error))
+        if record.status == "failed" and os.environ.get("TAG_STRICT", "0") not in ("", "0"):
+            raise PluginError(f"plugin {record.name} ({record.origin}): {record.reason}") from cause
+
+    def _register(self, record: PluginRecord, load: Callable[[], Any]) -> None:
+        with _noting(record):
+            module = load()
+            if not isinstance(module, ModuleType):
+                raise TypeError(f"the entry point names {module!r}, not a module")
+            self._check_hooks(record, module)
+            try:
+                self.manager.register(module, name=record.name)
+                self.manager.check_pending()
+                record.provides = {hook: self._collect(hook, module) for hook in RESULT_OF_HOOK}
+            except BaseException:
+                if self.manager.get_plugin(record.name) is module:
+                    self.manager.unregister(name=record.name)
+                raise
+
+    def _check_hooks(self, record: PluginRecord, module: ModuleType) -> None:
+        """Name the misspelt hook (pluggy's own text does not say what is right) and unmarked ones."""
+        known = [name for name in vars(hookspecs) if name.startswith("tag_")]
+        for name, value in vars(module).items():
+            options = self.manager.parse_hookimpl_opts(module, name)
+            if options is None:
+                if name in known and callable(value):
+                    record.notes.append(f"{name} is not marked @hookimpl, so it is never called")
+            elif (hook := options.get("specname") or name) not in known:
+                from tag_core.catalog import did_you_mean
+
+                raise PluginError(f"there is no hook {hook!r}{did_you_mean(hook, known)}")
 
     def _collect(self, hook: str, module: ModuleType) -> list[Any]:
-        implementations = [i for i in getattr(self.manager.hook, hook).get_hookimpls() if i.plugin is module]
-        if not implementations:
-            return []
-        items = list(implementations[0].function() or ())
-        expected = RESULT_OF_HOOK[hook]
+        expected, items = RESULT_OF_HOOK[hook], list[Any]()
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            if implementation.plugin is module:
+                try:
+                    items += implementation.function() or ()
+                except Exception as error:
+                    raise PluginError(f"{hook} failed: {_describe(error)}") from error
         for item in items:
             if not isinstance(item, expected):
-                raise TypeError(f"{hook} must return {expected.__name__} objects, not {item!r}")
+                raise PluginError(f"{hook} must return {expected.__name__} objects, not {item!r}")
         names = [item.name for item in items]
-        if len(set(names)) < len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise ValueError(f"{hook} returns {', '.join(twice)} more than once")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise PluginError(f"{hook} returns {', '.join(twice)} more than once")
         return items
 
 
@@ -155,18 +183,13 @@ def load_plugins(extra: Sequence[str] = ()) -> Plugins:
         PluginError: at the first failure when ``TAG_STRICT`` is set; for an unusable ``extra``.
     """
     plugins = Plugins()
-    claims: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
-        claims.setdefault(point.name, []).append(point)
-    for name, points in sorted(claims.items(), key=lambda item: (item[0] != "core", item[0])):
-        for point in points:
-            record = PluginRecord(name, point.value, *_package(point))
-            if not NAME.fullmatch(name):
-                record.failed(f"namespace {name!r}: use lower-case letters, digits, '-' and '.'")
-            elif len(points) > 1:
-                owners = " and ".join(sorted({_package(p)[0] for p in points}))
-                record.failed(f"the name {name!r} is claimed by {owners}; uninstall one of them")
-            plugins.add(record, _misfit(point), point.load)
+    claims: dict[str, list[Claim]] = {}
+    for claim in find_claims():
+        claims.setdefault(claim.name, []).append(claim)
+    for _, rivals in sorted(claims.items(), key=lambda item: (item[0] != "core", item[0])):
+        for claim in rivals:
+            record = PluginRecord(claim.name, claim.value, claim.package, claim.version)
+            plugins.add(record, claim.load, lambda c=claim, all_=rivals: _refuse(c, all_))  # type: ignore[misc]
     for source in extra:
         _add_extra(plugins, source)
     return plugins
@@ -178,75 +201,82 @@ def installed() -> Plugins:
     return load_plugins([source for source in os.environ.get("TAG_PLUGINS", "").split(os.pathsep) if source])
 
 
+def _refuse(claim: Claim, rivals: Sequence[Claim]) -> str | None:
+    """Why a plugin must not be loaded, told before importing it."""
+    if not NAME.fullmatch(claim.name):
+        return f"namespace {claim.name!r}: use lower-case letters, digits, '-' and '.'"
+    if len(rivals) > 1:
+        owners = sorted({rival.package for rival in rivals})
+        return f"the name {claim.name!r} is claimed by {' and by '.join(owners)}; uninstall one of them"
+    return claim.misfit()
+
+
 def _add_extra(plugins: Plugins, source: str) -> None:
     path = Path(source)
     is_file = path.suffix == ".py"
-    name = (path.stem if is_file else source.rpartition(".")[2]).replace("_", "-").lower()
+    name = namespace_of(source)
     if is_file and not path.is_file():
         raise PluginError(f"--plugin {source}: no such file")
+    if not NAME.fullmatch(name):
+        raise PluginError(f"--plugin {source}: {name!r} cannot be a namespace; rename it")
     if any(record.name == name and record.status == "ok" for record in plugins.records):
         raise PluginError(f"--plugin {source}: the name {name!r} is taken by an installed plugin; rename it")
     record = PluginRecord(name, source, "--plugin", "")
-    plugins.add(record, None, lambda: _load_file(path) if is_file else importlib.import_module(source))
+    plugins.add(record, lambda: _load_file(path) if is_file else _load_module(source))
     if record.status == "failed":
         raise PluginError(f"--plugin {source}: {record.reason}")
 
 
+def namespace_of(source: str) -> str:
+    """The namespace of ``--plugin``: of a file its stem; of ``my_pkg.plugin`` and of ``my_pkg``, ``my-pkg``."""
+    stem = Path(source).stem if source.endswith(".py") else source.removesuffix(".plugin").rpartition(".")[2]
+    return stem.removeprefix("tag_plugins_").replace("_", "-").lower()
+
+
+def _load_module(name: str) -> ModuleType:
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return importlib.import_module(name)
+
+
 def _load_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    name = path.stem.replace("-", "_")  # "name:attribute" targets and pickling find it in sys.modules
+    known = importlib.util.find_spec(name)
+    if known is not None and not (known.origin and os.path.exists(known.origin) and path.samefile(known.origin)):
+        raise PluginError(f"a module {name!r} exists already; rename the file")
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # so that "stem:attribute" targets and pickling find it
-    spec.loader.exec_module(module)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
-def _package(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else ("unknown", "")
-
-
-def _misfit(point: EntryPoint) -> str | None:
-    """Why this package is not for the running tag-core, from its own requirements."""
-    requires: Iterable[str] = (point.dist.requires if point.dist else None) or ()
-    for text in requires:
-        if not text.replace("_", "-").lower().startswith("tag-core"):
-            continue
-        from packaging.requirements import Requirement
-
-        requirement, mine = Requirement(text), version("tag-core")
-        extra_only = requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})
-        if requirement.name.replace("_", "-").lower() != "tag-core" or extra_only:
-            continue
-        if not requirement.specifier.contains(mine, prereleases=True):
-            return f"needs tag-core {requirement.specifier}, this is tag-core {mine}; upgrade one of them"
-    return None
-
-
-def _import_quietly(record: PluginRecord, load: Any) -> ModuleType:
-    """Import a plugin; what it prints becomes a note, for stdout is data."""
+@contextlib.contextmanager
+def _noting(record: PluginRecord) -> Iterator[None]:
+    """Around importing a plugin: what it prints and how long it takes become notes, for stdout is data."""
     printed, started = io.StringIO(), time.perf_counter()
-    with contextlib.redirect_stdout(printed):
-        module = load()
-    seconds = time.perf_counter() - started
-    if seconds > SLOW_IMPORT_SECONDS:
-        record.notes.append(f"took {seconds:.1f} s to import; keep plugin modules light")
-    if text := printed.getvalue().strip():
-        record.notes.append(f"prints on import: {text.splitlines()[0][:60]!r}")
-    if not isinstance(module, ModuleType):
-        raise TypeError(f"the entry point names {module!r}, not a module")
-    return module
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        seconds = time.perf_counter() - started
+        if seconds > SLOW_IMPORT_SECONDS:
+            record.notes.append(f"took {seconds:.1f} s to import; keep plugin modules light")
+        if text := printed.getvalue().strip():
+            record.notes.append(f"prints on import: {text.splitlines()[0][:60]!r}")
 
 
 def _describe(error: BaseException) -> str:
     text = " ".join(str(error).split())
+    if isinstance(error, PluginError):
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _disabled() -> set[str]:
     return {name.strip() for name in os.environ.get("TAG_DISABLE", "").split(",") if name.strip()}
-
-
-def _strict(record: PluginRecord, cause: BaseException | None) -> None:
-    if os.environ.get("TAG_STRICT", "0") not in ("", "0"):
-        raise PluginError(f"plugin {record.name} ({record.origin}): {record.reason}") from cause

@@ -127,7 +127,7 @@ class MultilabelMAP:
 
 def average_precision(scores: NDArray[Any], positive: NDArray[np.bool_]) -> float:
     """Area under the precision-recall steps, sum of (R_n - R_(n-1)) P_n; equal scores are one step."""
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)
     hits = positive[order].cumsum()
     steps = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     recall = hits[steps] / hits[-1]

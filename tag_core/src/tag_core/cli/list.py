@@ -50,6 +50,9 @@ def _print(entries: list[Entry], as_json: bool, headings: bool) -> None:
 
 
 def _mention_broken() -> None:
-    broken = [record.name for record in catalog().plugins.records if record.status == "failed"]
-    if broken:
+    records = catalog().plugins.records
+    if broken := [record.name for record in records if record.status == "failed"]:
         click.echo(f"not listed: {', '.join(broken)} (see 'tag-run plugins')", err=True)
+    for record, note in ((record, note) for record in records for note in record.notes):
+        if record.status == "ok":
+            click.echo(f"plugin {record.name}: {note}", err=True)

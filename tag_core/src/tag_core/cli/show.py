@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ from tag_core.catalog import Entry, catalog
 from tag_core.cli.source import Option, read_options
 from tag_core.cli.tables import columns
 from tag_core.component import RecipeFile
+from tag_core.errors import TagError
 from tag_core.kinds import GIVEN
 from tag_core.recipe import parse_toml
 
@@ -64,11 +66,12 @@ def _example(entry: Entry) -> list[str]:
     )
     users, able = [], []
     for recipe in catalog().entries["recipe"].values():
-        text = catalog().recipe_text(recipe)
-        if f'"{entry.name}"' in text:
-            users.append(recipe.name)
-        elif _has(parse_toml(text, recipe.name), key.split(".")):
-            able.append(recipe.name)
+        with contextlib.suppress(TagError):  # another plugin's recipe may be broken
+            text = catalog().recipe_text(recipe)
+            if f'"{entry.name}"' in text:
+                users.append(recipe.name)
+            elif _has(parse_toml(text, recipe.name), key.split(".")):
+                able.append(recipe.name)
     if users:
         return [f"  in the recipe{'s' if len(users) > 1 else ''} {', '.join(users)}: 'tag-run show {users[0]}'"]
     if able and entry.kind not in ("transform", "index"):

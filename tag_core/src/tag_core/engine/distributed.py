@@ -47,6 +47,11 @@ class Distribution:
         """Around a backward pass; gradients need only be exchanged after the last micro-batch."""
         yield
 
+    @contextlib.contextmanager
+    def whole(self, model: nn.Module) -> Iterator[None]:
+        """Around evaluation: the model can be called by one process without the others."""
+        yield
+
     def gather(self, value: Any) -> list[Any]:
         """The value of every rank, in order of ranks, on every rank; small picklable objects."""
         return [value]
@@ -171,6 +176,19 @@ class Fsdp(Ddp):
     def accumulating(self, wrapped: nn.Module, last: bool) -> Iterator[None]:
         wrapped.set_requires_gradient_sync(last)  # type: ignore[operator]
         yield
+
+    @contextlib.contextmanager
+    def whole(self, model: nn.Module) -> Iterator[None]:
+        from torch.distributed.fsdp import FSDPModule
+
+        shards = [module for module in model.modules() if isinstance(module, FSDPModule)]
+        for shard in shards:
+            shard.set_reshard_after_forward(False)
+            shard.unshard()
+        yield
+        for shard in shards:
+            shard.set_reshard_after_forward(True)
+            shard.reshard()
 
     def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[State, State]:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict

@@ -47,7 +47,8 @@ def end_with_parent() -> None:
         return
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1024):  # not sys.stdin: its lock would outlive this thread at exit
+            pass
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -6,8 +6,8 @@
     pickles tasks, forks  ────>   two tasks at most in a pipe   ────>  run the function
     yields in order       <────   reads answers, buries the dead <───  answer through another pipe
 
-Workers need not wait for a caller that computes, and have a second task at hand. When one dies only the
-task it was running is lost. For Linux and macOS; elsewhere ``num_workers=0``.
+Workers have a second task at hand and wait for no caller that computes. When one dies, only the task it
+was running is lost. For Linux and macOS; elsewhere ``num_workers=0``.
 """
 
 from __future__ import annotations

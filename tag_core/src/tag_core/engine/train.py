@@ -330,7 +330,7 @@ class Trainer:
         assert self.val_loader is not None
         task: Any = self.ema.module if self.ema is not None else self.task
         task.eval()
-        with unchanged_random_state():
+        with unchanged_random_state(), self.distribution.whole(self.task):
             result = evaluate(task, self.val_loader, self.recipe, self.classes, self.distribution)
         if result.coverage.unreadable and self.position.epoch == self.options.validate_every:
             log.info("validation %s", result.coverage)

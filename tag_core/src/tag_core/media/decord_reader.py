@@ -17,7 +17,8 @@ except ImportError:
 class DecordVideo(PyavVideo):
     """Decodes H.264 with closed GOPs by decord and everything else, also what decord refuses, by PyAV.
 
-    Wrong frames were measured for decord on H.265, open GOPs and discarded packets.
+    Wrong frames were measured for decord on H.265, open GOPs, discarded packets and MPEG-TS. Resized frames
+    differ from PyAV's by the rounding of its filter, and errors that its decoder conceals stay unnoticed.
     """
 
     def __init__(self, path: str) -> None:
@@ -39,6 +40,8 @@ class DecordVideo(PyavVideo):
 
     def _decord_is_exact(self) -> bool:
         if self._trust is not Trust.PTS or not self._index.closed:
+            return False
+        if self._opened().format.name not in ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"):
             return False
         context = self._stream.codec_context
         if context.codec.canonical_name != "h264" or context.pix_fmt != "yuv420p":

@@ -107,7 +107,7 @@ class PyavVideo(Video):
         videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not videos:
             only = " (audio only)" if container.streams.audio else ""
-            raise UnreadableInput(self.path, f"no video stream{only}")
+            raise UnreadableInput(self.path, self._cut_off or f"no video stream{only}")
         best = container.streams.best("video")
         stream = best if isinstance(best, VideoStream) and best in videos else videos[0]
         if getattr(stream, "codec_context", None) is None:
@@ -200,8 +200,9 @@ class PyavVideo(Video):
         self._pts = known if len(known) == len(pts) and (np.diff(known) > 0).all() else None
         if what:
             flawed = f", {incomplete} of them with errors" if incomplete else ""
-            total = max(self._index.num_packets, len(pts))
-            self.damage = f"{what}: {len(pts)} of {total} frames are usable{flawed}"
+            total = max(self._index.num_packets, self._stream.frames if self._cut_off else 0)
+            of_all = f" of {total}" if total > len(pts) else ""
+            self.damage = f"{what}: {len(pts)}{of_all} frames are usable{flawed}"
 
     def _pictures(self, frames: Iterator[VideoFrame], number: int, short_side: int | None) -> np.ndarray:
         out = np.empty(0, np.uint8)

@@ -11,6 +11,7 @@ import csv
 import glob
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ VIDEO_SUFFIXES = frozenset(
     [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".flv", ".wmv", ".3gp"]
 )
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
+INTEGER = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def read_label_map(path: str) -> list[str]:
 
 def _index(rows: list[_Row], classes: Sequence[str] | None, label_map: str | None, named: bool = False) -> Listing:
     known = list(classes) if classes is not None else read_label_map(label_map) if label_map else None
-    numbers = not named and all(label.isdecimal() for row in rows for label in row.labels)
+    numbers = not named and all(INTEGER.fullmatch(label) for row in rows for label in row.labels)
     if known is None:
         labels = {label for row in rows for label in row.labels}
         known = [str(i) for i in range(max(map(int, labels)) + 1)] if numbers else sorted(labels)
@@ -206,7 +208,7 @@ def _lines(path: str) -> list[tuple[int, str]]:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if not lines:
         raise UserError(f"{path}: nothing is listed in it")

@@ -96,11 +96,8 @@ class ClipDataset:
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.items[index]
         clip = self.read(item)
-        sample: dict[str, Any] = {
-            "source": item.path,
-            "clip": self.prepare(clip.frames),
-            "damage": clip.damage,
-        }
+        sample: dict[str, Any] = {"source": self.key(index), "clip": self.prepare(clip.frames)}
+        sample["damage"] = clip.damage
         if len(clip.times):
             sample["time"] = (float(np.min(clip.times)), float(np.max(clip.times)))
         if self.labelled:

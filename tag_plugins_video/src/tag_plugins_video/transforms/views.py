@@ -37,7 +37,7 @@ class ThreeCrop:
 
 
 class TenCrop:
-    """Four corners and the centre, then the same mirrored.
+    """Four corners and the centre, then those of the mirror image.
 
     [T, C, H, W] becomes [10, T, C, S, S]; [V, T, C, H, W] becomes [10 * V, ...].
 

@@ -1,0 +1,120 @@
+"""Learning curves as plain geometry, for the template to draw, and numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+WIDTH, HEIGHT, MAX_POINTS = 480, 220, 400
+Point = tuple[float, float]
+_SHARE = re.compile(r"top\d+|rank\d+|(.*_)?(acc(uracy)?|map|ap|recall|precision|f1)(_.*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve: ``points`` in pixels; ``last`` and ``best`` are [step, value]."""
+
+    name: str
+    points: list[Point]
+    last: Point
+    best: Point | None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves with common axes; a tick is its place in pixels and its text."""
+
+    title: str
+    series: list[Series]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+
+
+def charts(rows: Iterable[Mapping[str, Any]]) -> list[Chart]:
+    """One chart for the losses, one for the scores that are shares, one for each other column."""
+    groups: dict[str, dict[str, list[Point]]] = {"Loss": {}, "Scores": {}}
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("epoch", "step") and finite(value) and finite(row.get("step")):
+                points = groups.setdefault(_title(name), {}).setdefault(name, [])
+                points.append((float(row["step"]), float(value)))
+    if "train_loss" in groups["Loss"]:
+        groups["Loss"].pop("epoch_loss", None)  # the same curve, coarser
+    order = sorted(groups, key=lambda title: title == "Learning rate")
+    return [_chart(title, groups[title]) for title in order if groups[title]]
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten, from at most ``low`` to at least ``high``."""
+    if low == high:
+        margin = abs(low) / 10 or 1.0
+        low, high = low - margin, high + margin
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
+
+
+def thinned(points: list[Point], limit: int = MAX_POINTS) -> list[Point]:
+    """At most ``limit`` points, each the mean of its neighbours."""
+    size = math.ceil(len(points) / limit)
+    parts = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
+
+
+def readable(name: str) -> str:
+    """``top1`` as 'top-1 accuracy', ``val_loss`` as 'val loss'."""
+    return re.sub(r"^top(\d+)$", r"top-\1 accuracy", name).replace("_", " ")
+
+
+def value_text(value: Any, name: str = "") -> str:
+    """A score for people: shares in percent, others with four digits."""
+    if not finite(value):
+        return "–"
+    if _SHARE.fullmatch(name) and 0 <= value <= 1:
+        return percent(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def percent(share: float | None) -> str:
+    return f"{100 * share:.1f} %" if finite(share) else "–"
+
+
+def finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _title(name: str) -> str:
+    share = _SHARE.fullmatch(name)
+    return "Learning rate" if name == "lr" else "Loss" if "loss" in name else "Scores" if share else readable(name)
+
+
+def _chart(title: str, curves: Mapping[str, list[Point]]) -> Chart:
+    drawn = {name: thinned(points) for name, points in curves.items()}
+    values = [y for points in drawn.values() for _, y in points]
+    low = 0.0 if 0 <= min(values) < max(values) / 2 else min(values)
+    y_ticks = ticks(low, max(values))
+    bottom, top = y_ticks[0], y_ticks[-1]
+    steps = max(1.0, *(x for points in drawn.values() for x, _ in points))
+
+    def place(x: float, y: float) -> Point:
+        return round(x / steps * WIDTH, 1), round((top - y) / (top - bottom) * HEIGHT, 1)
+
+    choose = {"Loss": min, "Scores": max}.get(title)
+    series = [
+        Series(
+            name,
+            [place(*point) for point in points],
+            curves[name][-1],
+            choose(curves[name], key=lambda point: point[1]) if choose else None,
+        )
+        for name, points in drawn.items()
+    ]
+    x_ticks = [(place(x, bottom)[0], f"{x:,.0f}") for x in ticks(0, steps) if x <= steps and x == int(x)]
+    example = next(iter(curves))
+    y_labels = [(place(0, y)[1], value_text(y, example).replace(".0 %", " %")) for y in y_ticks]
+    return Chart(title, series, x_ticks, y_labels)
