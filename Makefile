@@ -12,7 +12,7 @@ FILES  ?=
 .PHONY: demo test lint bench wheels clean
 
 demo: $(READY)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" sh demo/run.sh $(FILES)
+	@$(BIN)/python demo/demo.py $(FILES)
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --timeout 900

@@ -48,7 +48,7 @@ def with_pyav(path: str, indices: Sequence[int]) -> np.ndarray:
     """Seek once before the first frame, decode forward, convert what is wanted; assumes a constant rate."""
     pictures, wanted = [], set(indices)
     with av.open(path) as container:
-        stream = container.streams.video[0]
+        stream = container.streams.best("video")
         stream.codec_context.thread_count = 1
         step = 1 / (stream.average_rate * stream.time_base)
         container.seek(int(indices[0] * step), stream=stream)

@@ -16,6 +16,10 @@ def tag_backbones():
     return [Component("net", "good_pkg.net:Net", "A small network")]
 
 @hookimpl
+def tag_tasks():
+    return [Component("task", "good_pkg.task:Task", "A task")]
+
+@hookimpl
 def tag_recipes():
     return [RecipeFile("first", "good_pkg:first.toml", "A recipe")]
 """
@@ -33,10 +37,24 @@ class Net(torch.nn.Module):
         super().__init__()
         self.feature_dim = width
 """
+GOOD_TASK = """
+from tag_core.kinds import Backbone, Loss
+
+class Task:
+    '''A task.
+
+    Args:
+        backbone: any.
+        loss: any.
+    '''
+
+    def __init__(self, backbone: Backbone, loss: Loss, classes: list[str]) -> None: ...
+"""
 GOOD_RECIPE = """
 [task]
 name = "good/task"
 backbone = { name = "good/net" }
+loss = "core/cross-entropy"
 [optimizer]
 name = "core/sgd"
 """
@@ -69,7 +87,8 @@ class ScratchSite:
             (self.packages / path).write_text(text)
 
     def install_good(self) -> None:
-        files = {"__init__.py": "", "plugin.py": GOOD, "net.py": GOOD_NET, "first.toml": GOOD_RECIPE}
+        files = {"__init__.py": "", "plugin.py": GOOD, "net.py": GOOD_NET, "task.py": GOOD_TASK}
+        files["first.toml"] = GOOD_RECIPE
         packed = {f"good_pkg/{name}": text for name, text in files.items()}
         self.install("tag-good", {"good": "good_pkg.plugin"}, packed)
 

@@ -25,8 +25,6 @@ from tag_core.errors import TagError, UnreadableInput
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and passes closures by fork")
 
-SEGFAULT = Failure("the worker process reading it died (SIGSEGV)", "crash")
-
 
 def children(pid: int | str = "self") -> set[int]:
     """Processes of that parent, zombies included; of whichever of its threads."""
@@ -54,11 +52,11 @@ def square(number: int) -> int:
 
 def hostile(task: str) -> str:
     """Does to its process what the task's name says."""
-    if task == "segfault":
+    if task in ("segfault", "abort"):
         faulthandler.disable()  # pytest's would print a page
+    if task == "segfault":
         ctypes.string_at(0)
     elif task == "abort":
-        faulthandler.disable()
         os.kill(os.getpid(), signal.SIGABRT)
     elif task == "exit":
         os._exit(3)
@@ -78,7 +76,7 @@ def test_results_come_in_the_order_of_the_tasks(num_workers: int) -> None:
     with WorkerPool(slow_square, num_workers) as pool:
         for ahead in (1, 2, 7, 100):
             assert list(pool.map(range(40), ahead)) == [(n, n * n) for n in range(40)]
-        assert list(pool.map([], 4)) == []
+        assert not list(pool.map([], 4))
 
 
 @pytest.mark.parametrize(("num_workers", "ahead", "most"), [(2, 5, 5), (2, 1, 1), (0, 5, 1)])
@@ -109,11 +107,8 @@ def test_both_workers_work_at_once_when_two_tasks_are_ahead(tmp_path: Path) -> N
 def test_a_crash_costs_the_one_task_that_crashed() -> None:
     tasks = ["a", "segfault", "b", "c", "abort", "exit", "d", "e", "segfault", "segfault", "f"]
     died = "the worker process reading it died"
-    expected = {
-        "segfault": SEGFAULT,
-        "abort": Failure(f"{died} (SIGABRT)", "crash"),
-        "exit": Failure(f"{died} (exit status 3)", "crash"),
-    }
+    ways = {"segfault": "SIGSEGV", "abort": "SIGABRT", "exit": "exit status 3"}
+    expected = {task: Failure(f"{died} ({way})", "crash") for task, way in ways.items()}
     with WorkerPool(hostile, 2) as pool:
         results = list(pool.map(tasks, 6))
     assert results == [(task, expected.get(task, task.upper())) for task in tasks]
@@ -138,8 +133,8 @@ def test_waiting_behind_other_tasks_does_not_count_as_hanging() -> None:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_unreadable_input_is_a_result_with_its_reason(num_workers: int) -> None:
     with WorkerPool(hostile, num_workers) as pool:
-        results = list(pool.map(["a", "unreadable", "b"], 2))
-    assert results == [("a", "A"), ("unreadable", Failure("no video stream", "unreadable")), ("b", "B")]
+        results = [result for _, result in pool.map(["a", "unreadable", "b"], 2)]
+    assert results == ["A", Failure("no video stream", "unreadable"), "B"]
 
 
 def test_a_bug_is_raised_here_with_the_workers_traceback() -> None:
@@ -178,7 +173,6 @@ def test_what_does_not_pickle_is_raised_in_words(kind: str) -> None:
 
 def test_a_hundred_crashes_leave_no_process_file_or_thread_behind() -> None:
     def in_use() -> tuple[int, int, int]:
-        gc.collect()
         return len(os.listdir("/proc/self/fd")), len(children()), threading.active_count()
 
     with WorkerPool(hostile, 2) as pool:
@@ -199,9 +193,6 @@ def test_a_map_left_midway_does_not_disturb_the_next() -> None:
                 break
         kept = pool.map(range(1000), 8)  # still referenced, so not closed
         next(kept)
-        abandoned = pool.map(range(10), 4)
-        next(abandoned)
-        abandoned.close()  # type: ignore[attr-defined]
         assert list(pool.map(range(50), 8)) == [(n, n * n) for n in range(50)]
         assert next(kept) == (1, 1)
 
@@ -225,9 +216,7 @@ def test_maps_may_overlap() -> None:
 
 def test_a_task_left_hanging_by_an_earlier_map_is_ended_too() -> None:
     with WorkerPool(hostile, 1, timeout=0.5) as pool:
-        results = pool.map(["a", "hang", "b"], 3)
-        next(results)
-        del results
+        next(pool.map(["a", "hang", "b"], 3))
         assert list(pool.map(["c"], 1)) == [("c", "C")]
 
 
@@ -245,20 +234,15 @@ def test_large_arrays_and_tensors_arrive_intact() -> None:
             "weight": torch.nn.Parameter(torch.ones(3)),
             "array": rng.random((50, 1000)),
             "fortran": np.asfortranarray(rng.random((300, 400))),
-            "same": [clip, clip],
         }
 
     with WorkerPool(make, 2, start=lambda: torch.set_num_threads(1)) as pool:
         for seed, sent in pool.map(range(8), 4):
             assert isinstance(sent, dict)
             for name, value in make(seed).items():
-                if name == "same":
-                    assert all(torch.equal(one, value[0]) for one in sent[name])
-                elif isinstance(value, torch.Tensor):
-                    assert sent[name].dtype == value.dtype
-                    assert torch.equal(sent[name], value)
-                else:
-                    np.testing.assert_array_equal(sent[name], value)
+                assert sent[name].dtype == value.dtype
+                assert sent[name].shape == value.shape
+                assert (sent[name] == value).all()
             sent["clip"] += 1
             sent["array"] += 1  # both are ours to change
 
@@ -302,12 +286,9 @@ def test_start_runs_once_in_each_worker_before_its_first_task() -> None:
 
 
 def test_a_start_that_raises_is_raised_here() -> None:
-    def start() -> None:
-        raise ValueError("no such plugin")
-
-    with WorkerPool(square, 2, start=start) as pool:
+    with WorkerPool(square, 2, start=lambda: square("?")) as pool:  # type: ignore[arg-type]
         for _ in range(2):
-            with pytest.raises(ValueError, match="no such plugin"):
+            with pytest.raises(TypeError, match="can't multiply sequence"):
                 list(pool.map(range(5), 3))
 
 
@@ -371,8 +352,7 @@ except KeyboardInterrupt:
 
 def start_parent(body: str) -> subprocess.Popen[str]:
     """A process group of a parent and its four workers, in two pools, of which the second is idle."""
-    command = [sys.executable, "-c", PARENT.format(body=body)]
-    pipe = subprocess.PIPE
+    command, pipe = [sys.executable, "-c", PARENT.format(body=body)], subprocess.PIPE
     parent = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     assert parent.stdout is not None
     assert parent.stdout.readline() == "ready\n"
@@ -400,12 +380,8 @@ def test_ctrl_c_interrupts_the_parent_alone_and_leaves_no_worker() -> None:
 
 
 def test_a_worker_leaves_ctrl_c_to_the_parent() -> None:
-    def interrupted(task: str) -> str:
-        os.kill(os.getpid(), signal.SIGINT)
-        return task
-
-    with WorkerPool(interrupted, 1) as pool:
-        assert list(pool.map(["a", "b"], 2)) == [("a", "a"), ("b", "b")]
+    with WorkerPool(signal.raise_signal, 1) as pool:
+        assert list(pool.map([signal.SIGINT], 1)) == [(signal.SIGINT, None)]
 
 
 def test_an_exception_at_the_end_of_a_program_that_closed_nothing_leaves_no_worker() -> None:

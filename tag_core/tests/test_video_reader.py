@@ -14,7 +14,6 @@ from typing import Any
 
 import av
 import numpy as np
-import psutil
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -75,9 +74,10 @@ def sequential(path: Path) -> np.ndarray:
     """The reference: PyAV, from the first frame to the last or to the first error."""
     found: list[np.ndarray] = []
     with av.open(str(path)) as container:
-        stream = container.streams.best("video")
+        stream: Any = container.streams.best("video")
         stream.codec_context.thread_count = 1
         try:
+            frame: Any
             for frame in container.decode(stream):
                 picture = frame.to_ndarray(format="rgb24")
                 found.append(np.rot90(picture, round(frame.rotation / 90) % 4))
@@ -130,7 +130,7 @@ ENCODINGS: dict[str, tuple[str, str, dict[str, str]]] = {
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("name", ENCODINGS)
 def test_every_frame_of_an_encoded_file_is_the_one_of_a_sequential_decode(
-    name: str, reader: str, tmp_path: Path
+    name: str, reader: Any, tmp_path: Path
 ) -> None:
     extension, codec, options = ENCODINGS[name]
     if codec not in av.codecs_available:
@@ -145,12 +145,12 @@ def test_every_frame_of_an_encoded_file_is_the_one_of_a_sequential_decode(
 @needs_data
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("path", [p for p in REAL if p.stem not in NO_FRAMES], ids=lambda path: path.name)
-def test_every_frame_of_a_real_file_is_the_one_of_a_sequential_decode(path: Path, reader: str) -> None:
+def test_every_frame_of_a_real_file_is_the_one_of_a_sequential_decode(path: Path, reader: Any) -> None:
     assert_exact(path, reader, sequential(path))
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_uneven_and_late_time_stamps_give_the_right_frames_and_times(reader: str, tmp_path: Path) -> None:
+def test_uneven_and_late_time_stamps_give_the_right_frames_and_times(reader: Any, tmp_path: Path) -> None:
     gaps = np.random.default_rng(0).integers(1, 9, 40)
     stamps = 1000 + np.cumsum(gaps)
     path = tmp_path / "uneven.mp4"
@@ -419,16 +419,18 @@ def test_odd_names_and_foreign_metadata_are_no_obstacle(tmp_path: Path) -> None:
 @needs_data
 def test_nothing_is_written_to_stderr_and_the_log_level_of_av_is_kept(capfd: pytest.CaptureFixture[str]) -> None:
     before = av.logging.get_level()
-    for reader in ("pyav", "decord" if decord is not None else "auto"):
+    readers: list[Any] = ["pyav", "decord" if decord is not None else "auto"]
+    for reader in readers:
         for path in REAL:
             try:
-                read_clip(path, lambda n: [0, n // 2, n - 1], 32, reader)  # type: ignore[arg-type]
+                read_clip(path, lambda n: [0, n // 2, n - 1], 32, reader)
             except UnreadableInput:
                 continue
     assert capfd.readouterr() == ("", "")
     assert av.logging.get_level() == before
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="memory and handles are counted in /proc")
 def test_500_opens_lose_no_memory_and_no_file_handles(sound: Path, tmp_path: Path) -> None:
     damaged, cut, text = tmp_path / "damaged.mp4", tmp_path / "cut.mp4", tmp_path / "text.mp4"
     data, (at, size) = bytearray(sound.read_bytes()), packets(sound)[20]
@@ -436,7 +438,6 @@ def test_500_opens_lose_no_memory_and_no_file_handles(sound: Path, tmp_path: Pat
     data[at : at + size] = bytes(size)
     damaged.write_bytes(data)
     text.write_text("no video")
-    process = psutil.Process()
 
     def open_all(rounds: int) -> tuple[int, int]:
         for _ in range(rounds):
@@ -448,7 +449,8 @@ def test_500_opens_lose_no_memory_and_no_file_handles(sound: Path, tmp_path: Pat
             with open_video(sound) as video, pytest.raises(IndexError):
                 video.frames([1000])
         gc.collect()
-        return process.memory_info().rss, process.num_fds()
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return resident, len(os.listdir("/proc/self/fd"))
 
     memory, handles = open_all(20)
     memory_after, handles_after = open_all(100)

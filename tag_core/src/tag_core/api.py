@@ -27,7 +27,6 @@ from tag_core.records import Record
 from tag_core.typed import signature
 
 RecipeLike = str | Path | Mapping[str, Any]
-PREDICT_NEEDS = ("data.test", "data.val")
 
 
 def load(name: str, kind: str | None = None, **options: Any) -> Any:
@@ -85,7 +84,7 @@ def evaluate(
         WeightsError: no weights, or they do not fit.
         UnreadableInput: with ``strict``, the first input that cannot be read.
     """
-    resolved = resolve(recipe, [*_run_weights(recipe), *overrides], needs=PREDICT_NEEDS)
+    resolved = resolve(recipe, [*_run_weights(recipe), *overrides], needs=())
     folder = Path(out) if out else default_folder("eval", resolved.name)
     with started(resolved) as distribution:
         task, classes = task_with_weights(resolved, distribution)
@@ -121,7 +120,7 @@ def predict(
         WeightsError: no weights, or they do not fit.
         UnreadableInput: with ``strict``, the first input that cannot be read.
     """
-    resolved = resolve(recipe, [*_run_weights(recipe), *overrides], needs=PREDICT_NEEDS)
+    resolved = resolve(recipe, [*_run_weights(recipe), *overrides], needs=())
     paths = list_inputs(resolved, inputs)
     with started(resolved) as distribution, contextlib.closing(Predictor(resolved, paths, distribution)) as predictor:
         for records in predictor.records(range(distribution.rank, len(paths), distribution.world)):
@@ -146,7 +145,7 @@ def predict_to_folder(
         RunFolderError: the folder holds other predictions.
         UnreadableInput: with ``strict``, after everything was written.
     """
-    resolved = resolve(recipe, [*_run_weights(recipe), *overrides], needs=PREDICT_NEEDS)
+    resolved = resolve(recipe, [*_run_weights(recipe), *overrides], needs=())
     paths, folder = list_inputs(resolved, inputs), Path(out)
     with started(resolved) as distribution, contextlib.closing(Predictor(resolved, paths, distribution)) as predictor:
         run = Run(folder, "predict", resolved, distribution.is_main)
@@ -242,7 +241,7 @@ def write_evaluation(folder: Path, result: Evaluation, classes: Sequence[str]) -
 
 def _report_training(recipe: Recipe, trained: Trained) -> None:
     """Score the best checkpoint on the validation data, for the report."""
-    weights = resolve(recipe.to_dict() | {"weights": str(trained.best)}, needs=PREDICT_NEEDS)
+    weights = resolve(recipe.to_dict() | {"weights": str(trained.best)}, needs=())
     from tag_core.engine.distributed import Cpu
 
     distribution = Cpu() if recipe.distribution.entry.name != "core/cuda" else recipe.distribution.build()

@@ -153,25 +153,32 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def package_folders(package: str) -> list[Path]:
-    """The folders of a package, or of the file that a top-level module is; nothing is imported."""
+    """The folders of a package, or the one that a top-level module is in; nothing is imported."""
     top, *rest = package.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return []
-    if spec is None:
+    spec = _find_spec(top)
+    if spec is None or (spec.submodule_search_locations is None and rest):
         return []
     if spec.submodule_search_locations is None:
-        return [Path(spec.origin).parent] if spec.origin and not rest else []
+        return [Path(spec.origin).parent] if spec.origin else []
     return [Path(folder, *rest) for folder in spec.submodule_search_locations]
 
 
 def source_file(module: str) -> Path | None:
     """Where a module's file lies, found without importing anything; None if it cannot be told."""
     parent, _, last = module.rpartition(".")
+    if not parent:
+        spec = _find_spec(module)
+        return Path(spec.origin) if spec and spec.origin else None
     inside = [folder / "__init__.py" for folder in package_folders(module)]
-    beside = [folder / f"{last}{suffix}" for folder in package_folders(parent or last) for suffix in SUFFIXES]
+    beside = [folder / f"{last}{suffix}" for folder in package_folders(parent) for suffix in SUFFIXES]
     return next((file for file in [*inside, *beside] if file.is_file()), None)
+
+
+def _find_spec(top: str) -> importlib.machinery.ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
 
 
 def missing_target(target: str) -> str | None:

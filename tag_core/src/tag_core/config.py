@@ -197,14 +197,18 @@ class _Resolver:
             self.problems.append(f"data.holdout: expected a share in [0, 1), got {holdout}")
         specs: dict[str, Spec] = {}
         above: Any = {}
-        own = set()
+        own, said = set(), set[str]()
         for key in ("train", "val", "test"):
             table = tables.get(key, {})
             if isinstance(table, Mapping) and table.get("source"):
                 own.add(key)
             above = merge({"data": {key: above}}, {"data": {key: table}})["data"][key]
-            if (above or key == "train") and (spec := self._component(f"data.{key}", "dataset", above)):
+            before = len(self.problems)
+            if (above or f"data.{key}" in self.needs) and (spec := self._component(f"data.{key}", "dataset", above)):
                 specs[key] = spec
+            found = [problem.removeprefix(f"data.{key}") for problem in self.problems[before:]]
+            self.problems[before:] = [f"data.{key}{text}" for text in found if text not in said]  # inherited ones once
+            said.update(found)
         if "test" not in own and "val" in own:
             own.add("test")
         return specs, holdout, frozenset(own)
@@ -268,7 +272,9 @@ class _Resolver:
 
     def _value(self, key: str, annotation: Any, value: Any) -> Any:
         nested = nested_kind(annotation)
-        if nested and value is not None and not (nested[1] and value == []):
+        if nested and value is None:
+            return None
+        if nested:
             kind, many = nested
             return self._components(key, kind, value) if many else self._component(key, kind, value)
         if isinstance(value, CliText):

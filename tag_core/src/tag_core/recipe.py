@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from tag_core.catalog import catalog
 from tag_core.errors import ConfigError, UnknownName
 
 KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_/-]+)*")
+INDEX = re.compile(r"[0-9]{1,6}")
 MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
 Tree = dict[str, Any]
 
 
@@ -69,13 +71,28 @@ def parse_toml(text: str | bytes, where: str) -> Tree:
     try:
         if len(text) > MAX_BYTES:
             raise ValueError(f"larger than {MAX_BYTES} bytes; not a recipe")
-        return tomllib.loads(text if isinstance(text, str) else text.decode("utf-8"))
+        tree = tomllib.loads(text if isinstance(text, str) else text.decode("utf-8-sig"))
+        if _depth(tree) > MAX_DEPTH:
+            raise RecursionError
     except UnicodeDecodeError as error:
         raise ConfigError(where, [f"not UTF-8 text (byte {error.start})"]) from None
     except RecursionError:
         raise ConfigError(where, ["nested too deeply"]) from None
     except ValueError as error:
         raise ConfigError(where, [f"not valid TOML: {error}"]) from None
+    return tree
+
+
+def _depth(value: Any) -> int:
+    """Levels of nested tables and lists, found without recursion."""
+    depth, level = 0, [value]
+    while level := [item for outer in level for item in _inside(outer)]:
+        depth += 1
+    return depth
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ...] = ()) -> Tree:
@@ -87,7 +104,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ...
     result = dict(base)
     for key, value in over.items():
         below, old = (*path, key), result.get(key)
-        if isinstance(old, list) and isinstance(value, Mapping) and value and all(k.isdigit() for k in value):
+        if isinstance(old, list) and isinstance(value, Mapping) and value and all(INDEX.fullmatch(k) for k in value):
             result[key] = _merge_list(old, value, below)
         elif isinstance(old, (Mapping, str)) and isinstance(value, (Mapping, str)):
             result[key] = _merge_value(old, value, below)
@@ -121,16 +138,17 @@ def _merge_list(old: list[Any], changes: Mapping[str, Any], path: tuple[str, ...
 
 
 def _read_named(name: str, beside: Path | None = None) -> tuple[str, Tree]:
-    path = Path(name)
-    if path.is_dir() and (path / "recipe.toml").is_file():
-        path = path / "recipe.toml"
-    elif beside is not None and name.endswith(".toml") and not path.is_absolute():
-        path = beside / path
-    if name.endswith(".toml") or path.is_file():
-        try:
-            return name, parse_toml(path.read_bytes(), name)
-        except OSError as error:
-            raise ConfigError(name, [f"cannot be read: {error.strerror}"]) from None
+    try:
+        path = Path(name)
+        if path.is_dir() and (path / "recipe.toml").is_file():
+            path = path / "recipe.toml"
+        elif beside is not None and name.endswith(".toml") and not path.is_absolute():
+            path = beside / path
+        if name.endswith(".toml") or path.is_file():
+            with open(path, "rb") as file:
+                return name, parse_toml(file.read(MAX_BYTES + 1), name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(name, [f"cannot be read: {getattr(error, 'strerror', None) or error}"]) from None
     try:
         entry = catalog().get("recipe", name)
     except UnknownName as error:
@@ -144,7 +162,7 @@ def _overlay(overrides: Sequence[str]) -> tuple[Tree, list[str]]:
     problems = []
     for text in overrides:
         key, equals, raw = text.partition("=")
-        if not equals or not KEY.fullmatch(key):
+        if not equals or not KEY.fullmatch(key) or key.count(".") > MAX_DEPTH:
             problems.append(f"{text!r}: write key=value, such as optimizer.lr=0.01")
             continue
         *tables, last = key.split(".")
@@ -169,9 +187,9 @@ def _typed(raw: str) -> Any:
 
 
 def scalar(raw: str) -> Any:
-    """A TOML value, or the text itself where it is none."""
+    """A TOML value, or the text itself (a plain str, even of CliText) where it is none."""
     try:
         tables = tomllib.loads(f"value = {raw}")
     except (ValueError, RecursionError):
-        return raw
-    return tables["value"] if len(tables) == 1 else raw
+        return str(raw)
+    return tables["value"] if len(tables) == 1 and _depth(tables) <= MAX_DEPTH else str(raw)

@@ -29,8 +29,8 @@ def signature(target: Any, entry: Entry | None = None) -> dict[str, tuple[Any, A
         raise PluginError(f"{where}: its type annotations cannot be read: {error}") from error
     result = {}
     for name, parameter in inspect.signature(target).parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name not in hints:
-            raise PluginError(f"{where}: parameter {name!r} needs a type; *args and **kwargs are not options")
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or name not in hints:
+            raise PluginError(f"{where}: parameter {name!r} needs a type and a keyword; *args and **kwargs are no options")
         result[name] = (hints[name], parameter.default)
     return result
 
@@ -54,16 +54,25 @@ def check_type(annotation: Any, value: Any) -> Any:
         ValueError: saying what was expected and what was given.
     """
     from pydantic import TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUserError
 
     try:
         return TypeAdapter(annotation).validate_json(json.dumps(value, default=str), strict=True)
+    except PydanticUserError:
+        raise ValueError(f"a recipe cannot set an option of type {type_name(annotation)}") from None
     except ValidationError as error:
         expected = type_name(annotation)
-        choices = [str(choice) for choice in typing.get_args(annotation) if isinstance(choice, str)]
+        choices = [str(choice) for choice in _choices(annotation) if isinstance(choice, str)]
         hint = did_you_mean(str(value), choices)
         where = error.errors()[0]["loc"] if not choices else ()
         at = f" (at {'.'.join(map(str, where))})" if where and isinstance(value, (list, dict)) else ""
         raise ValueError(f"expected {expected}, got {show_value(value)}{at}{hint}") from None
+
+
+def _choices(annotation: Any) -> list[Any]:
+    """What the Literals in an annotation allow."""
+    arguments = typing.get_args(annotation)
+    return list(arguments) if typing.get_origin(annotation) is Literal else [c for a in arguments for c in _choices(a)]
 
 
 def type_name(annotation: Any) -> str:
@@ -78,7 +87,7 @@ def type_name(annotation: Any) -> str:
     if origin is not None:
         inner = ", ".join("..." if a is ... else type_name(a) for a in arguments)
         return f"{getattr(origin, '__name__', origin)} of {inner}"
-    return getattr(annotation, "__name__", str(annotation))
+    return "true or false" if annotation is bool else getattr(annotation, "__name__", str(annotation))
 
 
 def show_value(value: Any) -> str:

@@ -53,6 +53,6 @@ def _mention_broken() -> None:
     records = catalog().plugins.records
     if broken := [record.name for record in records if record.status == "failed"]:
         click.echo(f"not listed: {', '.join(broken)} (see 'tag-run plugins')", err=True)
-    for record, note in ((record, note) for record in records for note in record.notes):
-        if record.status == "ok":
+    for record in records:
+        for note in record.notes if record.status == "ok" else ():
             click.echo(f"plugin {record.name}: {note}", err=True)

@@ -21,15 +21,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self
 
-from tag_core.engine.worker import Failure, Message, Reply, Worker, attempt, decode
+from tag_core.engine.worker import Failure, Message, R, Reply, T, Worker, attempt, decode
 from tag_core.errors import TagError
 
 __all__ = ["Failure", "WorkerPool"]
 
-T = TypeVar("T")
-R = TypeVar("R")
 _NEVER_BLOCKS = 4000  # bytes that go into any pipe with nobody reading
 _MAX_STILLBORN = 3
 _pools: weakref.WeakSet[WorkerPool[Any, Any]] = weakref.WeakSet()

@@ -75,6 +75,8 @@ class Predictor:
         if self.distribution.is_main:
             self._claim(folder, parts)
         self.distribution.gather(None)
+        if (folder / "predictions.jsonl").is_file():
+            shards = []
         for number in range(self.distribution.rank, len(shards), self.distribution.world):
             path = parts / f"part-{number:06d}.jsonl"
             if not path.is_file():
@@ -111,10 +113,13 @@ class Predictor:
 
 
 def _join(folder: Path, parts: Path, count: int) -> None:
-    paths = [parts / f"part-{number:06d}.jsonl" for number in range(count)]
-    with atomic(folder / "predictions.jsonl") as whole:
-        for path in paths:
-            whole.write(path.read_text("utf-8"))
+    """One file of all shards, which then are not needed any more."""
+    if count:
+        with atomic(folder / "predictions.jsonl") as whole:
+            for number in range(count):
+                whole.write((parts / f"part-{number:06d}.jsonl").read_text("utf-8"))
+    for path in parts.glob("part-*.jsonl"):
+        path.unlink()
 
 
 def coverage_of(path: Path, total: int) -> Coverage:

@@ -6,7 +6,7 @@ import numpy as np
 
 from tag_core.errors import UserError
 from tag_core.media.packet_index import Trust
-from tag_core.media.pyav_reader import PyavVideo
+from tag_core.media.pyav_reader import Video
 
 try:
     import decord
@@ -14,7 +14,7 @@ except ImportError:
     decord = None
 
 
-class DecordVideo(PyavVideo):
+class DecordVideo(Video):
     """Decodes H.264 with closed GOPs by decord and everything else, also what decord refuses, by PyAV.
 
     Wrong frames were measured for decord on H.265, open GOPs, discarded packets and MPEG-TS. Resized frames

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, count
+from types import TracebackType
+from typing import Self
 
 import av
 import numpy as np
@@ -17,15 +19,26 @@ from av.video.stream import VideoStream
 from tag_core.errors import UnreadableInput
 from tag_core.media.file_checks import cut_off, why_unreadable
 from tag_core.media.packet_index import LIBAV_ERRORS, Trust, index_packets
-from tag_core.media.video import Video
 
 
 class _Inexact(Exception):
     """The decoder did not give what the packet index promised."""
 
 
-class PyavVideo(Video):
-    """See `Video`; one decoder thread, because worker processes are parallel already."""
+class Video:
+    """One open video file; use it in a ``with`` statement. Not picklable: open it in the process that reads it.
+
+    One decoder thread, because worker processes are parallel already.
+
+    Attributes:
+        path: the file, as the caller wrote it.
+        num_frames: number of frames that can be read. Of a file that turns out damaged while it is being
+            decoded, it shrinks to the usable number.
+        fps: average frames per second; 0 when the file does not tell.
+        damage: None, or one line that says what is damaged and how much is usable.
+    """
+
+    damage: str | None
 
     def __init__(self, path: str) -> None:
         self.path, self.damage, self.num_frames = path, None, 0
@@ -61,6 +74,7 @@ class PyavVideo(Video):
 
     @property
     def width(self) -> int:
+        """Pixels, rotation metadata applied; so is `height`."""
         return self._displayed_size()[0]
 
     @property
@@ -69,16 +83,29 @@ class PyavVideo(Video):
 
     @property
     def duration(self) -> float:
+        """Seconds from the start of the first frame to the end of the last one."""
         last = float(self.times([self.num_frames - 1])[0])
         return last + (1 / self.fps if self.fps else 0.0)
 
     def times(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """When these frames are shown: float64 [T], seconds after the first frame."""
         chosen = np.asarray(indices, np.int64)
         if self._pts is None:
             return chosen / self.fps if self.fps else np.zeros(len(chosen))
         return np.asarray((self._pts[chosen] - self._pts[0]) * self._time_base)
 
     def frames(self, indices: Sequence[int] | np.ndarray, short_side: int | None = None) -> np.ndarray:
+        """Decode frames: uint8 [T, H, W, 3] RGB, in the order asked, duplicates allowed.
+
+        Args:
+            indices: frame numbers from 0 to ``num_frames - 1``.
+            short_side: resize (bilinear) so that the shorter side has this many pixels.
+
+        Raises:
+            IndexError: a number is out of range.
+            UnreadableInput: nothing can be decoded, or the file is damaged before one of these frames;
+                ``num_frames`` and ``damage`` then say how much is usable.
+        """
         chosen = np.asarray(indices, np.int64).reshape(-1)
         if not len(chosen):
             raise ValueError(f"{self.path}: no frame was asked for")
@@ -89,9 +116,18 @@ class PyavVideo(Video):
         return pictures if np.array_equal(wanted, chosen) else pictures[back]
 
     def close(self) -> None:
+        """Free the decoder and the file handle."""
         if self._container is not None:
             self._container.close()
         self._container = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _opened(self) -> InputContainer:
         if self._container is None:

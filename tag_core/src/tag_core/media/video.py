@@ -7,79 +7,18 @@ its good part and says so; it is never replaced by another one.
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 
 from tag_core.errors import UnreadableInput
+from tag_core.media.pyav_reader import Video
+
+__all__ = ["Clip", "Reader", "Video", "open_video", "read_clip"]
 
 Reader = Literal["auto", "pyav", "decord"]
-
-
-class Video(ABC):
-    """One open video file. Not picklable: open it in the process that reads it.
-
-    Attributes:
-        path: the file, as the caller wrote it.
-        num_frames: number of frames that can be read. Of a file that turns out damaged while it is being
-            decoded, it shrinks to the usable number.
-        fps: average frames per second; 0 when the file does not tell.
-        damage: None, or one line that says what is damaged and how much is usable.
-    """
-
-    path: str
-    num_frames: int
-    fps: float
-    damage: str | None
-
-    @property
-    @abstractmethod
-    def width(self) -> int:
-        """Width in pixels, rotation metadata applied."""
-
-    @property
-    @abstractmethod
-    def height(self) -> int:
-        """Height in pixels, rotation metadata applied."""
-
-    @property
-    @abstractmethod
-    def duration(self) -> float:
-        """Seconds from the start of the first frame to the end of the last one."""
-
-    @abstractmethod
-    def times(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """When these frames are shown: float64 [T], seconds after the first frame."""
-
-    @abstractmethod
-    def frames(self, indices: Sequence[int] | np.ndarray, short_side: int | None = None) -> np.ndarray:
-        """Decode frames: uint8 [T, H, W, 3] RGB, in the order asked, duplicates allowed.
-
-        Args:
-            indices: frame numbers from 0 to ``num_frames - 1``.
-            short_side: resize in the decoder so that the shorter side has this many pixels.
-
-        Raises:
-            IndexError: a number is out of range.
-            UnreadableInput: nothing can be decoded, or the file is damaged before one of these frames;
-                ``num_frames`` and ``damage`` then say how much is usable.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free the decoder and the file handle."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)
@@ -119,9 +58,7 @@ def open_video(path: str | os.PathLike[str], reader: Reader = "auto") -> Video:
         return DecordVideo(os.fspath(path))
     if reader not in ("auto", "pyav"):
         raise ValueError(f"reader is 'auto', 'pyav' or 'decord', not {reader!r}")
-    from tag_core.media.pyav_reader import PyavVideo
-
-    return PyavVideo(os.fspath(path))
+    return Video(os.fspath(path))
 
 
 def read_clip(

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 WIDTH, HEIGHT, MAX_POINTS = 480, 220, 400
 Point = tuple[float, float]
 _SHARE = re.compile(r"top\d+|rank\d+|(.*_)?(acc(uracy)?|map|ap|recall|precision|f1)(_.*)?", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Series:
-    """A curve: ``points`` in pixels; ``last`` and ``best`` are [step, value]."""
+class Curve(NamedTuple):
+    """``points`` are in pixels, ``last`` and ``best`` are [step, value]."""
 
     name: str
     points: list[Point]
@@ -23,12 +21,11 @@ class Series:
     best: Point | None
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """Curves with common axes; a tick is its place in pixels and its text."""
 
     title: str
-    series: list[Series]
+    curves: list[Curve]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
 
@@ -47,11 +44,12 @@ def charts(rows: Iterable[Mapping[str, Any]]) -> list[Chart]:
     return [_chart(title, groups[title]) for title in order if groups[title]]
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def ticks(low: float, high: float, count: int = 6) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten, from at most ``low`` to at least ``high``."""
-    if low == high:
-        margin = abs(low) / 10 or 1.0
-        low, high = low - margin, high + margin
+    size = max(abs(low), abs(high))
+    if high - low <= max(1e-6 * size, 1e-99):  # a flat line
+        size = size if size > 1e-99 else 1.0
+        low, high = low - size / 10, high + size / 10
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * (1 - 1e-9))
@@ -59,32 +57,30 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
-def thinned(points: list[Point], limit: int = MAX_POINTS) -> list[Point]:
-    """At most ``limit`` points, each the mean of its neighbours."""
-    size = math.ceil(len(points) / limit)
+def thinned(points: list[Point]) -> list[Point]:
+    """At most MAX_POINTS points, each the mean of its neighbours."""
+    size = math.ceil(len(points) / MAX_POINTS)
     parts = [points[i : i + size] for i in range(0, len(points), size)]
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
 
 
 def readable(name: str) -> str:
     """``top1`` as 'top-1 accuracy', ``val_loss`` as 'val loss'."""
-    return re.sub(r"^top(\d+)$", r"top-\1 accuracy", name).replace("_", " ")
+    return "learning rate" if name == "lr" else re.sub(r"^top(\d+)$", r"top-\1 accuracy", name).replace("_", " ")
 
 
 def value_text(value: Any, name: str = "") -> str:
-    """A score for people: shares in percent, others with four digits."""
-    if not finite(value):
-        return "–"
-    if _SHARE.fullmatch(name) and 0 <= value <= 1:
+    """A score for people: what is a share by its name in percent, others with four digits."""
+    if not finite(value) or (_SHARE.fullmatch(name) and 0 <= value <= 1):
         return percent(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def percent(share: float | None) -> str:
-    return f"{100 * share:.1f} %" if finite(share) else "–"
+def percent(share: Any) -> str:
+    return f"{100 * share:.1f} %" if finite(share) else "n/a"
 
 
-def finite(value: Any) -> bool:
+def finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
@@ -93,28 +89,25 @@ def _title(name: str) -> str:
     return "Learning rate" if name == "lr" else "Loss" if "loss" in name else "Scores" if share else readable(name)
 
 
-def _chart(title: str, curves: Mapping[str, list[Point]]) -> Chart:
-    drawn = {name: thinned(points) for name, points in curves.items()}
-    values = [y for points in drawn.values() for _, y in points]
-    low = 0.0 if 0 <= min(values) < max(values) / 2 else min(values)
-    y_ticks = ticks(low, max(values))
-    bottom, top = y_ticks[0], y_ticks[-1]
+def _chart(title: str, columns: Mapping[str, list[Point]]) -> Chart:
+    drawn = {name: thinned(points) for name, points in columns.items()}
     steps = max(1.0, *(x for points in drawn.values() for x, _ in points))
+    values = [y for points in drawn.values() for _, y in points]
+    low, high = (0.0 if 0 <= min(values) < max(values) / 2 else min(values)), max(values)
+    levels = ticks(low, high)
 
     def place(x: float, y: float) -> Point:
-        return round(x / steps * WIDTH, 1), round((top - y) / (top - bottom) * HEIGHT, 1)
+        return round(x / steps * WIDTH, 1), round((levels[-1] - y) / (levels[-1] - levels[0]) * HEIGHT, 1)
 
     choose = {"Loss": min, "Scores": max}.get(title)
-    series = [
-        Series(
-            name,
-            [place(*point) for point in points],
-            curves[name][-1],
-            choose(curves[name], key=lambda point: point[1]) if choose else None,
+    curves = [
+        Curve(
+            name, [place(*p) for p in drawn[name]], points[-1], choose(points, key=lambda p: p[1]) if choose else None
         )
-        for name, points in drawn.items()
+        for name, points in columns.items()
     ]
-    x_ticks = [(place(x, bottom)[0], f"{x:,.0f}") for x in ticks(0, steps) if x <= steps and x == int(x)]
-    example = next(iter(curves))
-    y_labels = [(place(0, y)[1], value_text(y, example).replace(".0 %", " %")) for y in y_ticks]
-    return Chart(title, series, x_ticks, y_labels)
+    x_ticks = [(place(x, low)[0], f"{x:,.0f}") for x in ticks(0, steps) if x <= steps and x == int(x)]
+    example = next(iter(columns))
+    return Chart(
+        title, curves, x_ticks, [(place(0, y)[1], value_text(y, example).replace(".0 %", " %")) for y in levels]
+    )

@@ -45,18 +45,20 @@ def one_frame(source: str, index: int) -> Scaled:
     Raises:
         UnreadableInput: the source has moved, cannot be read, or has no such frame.
     """
-    if not is_video(source):
-        return _open(_pictures(source)[index], SMALL, LARGE)
-    with open_video(source) as video:
-        return next(video_frames(video, [index]))
+    try:
+        if not is_video(source):
+            return _open(_pictures(source)[index], SMALL, LARGE)
+        with open_video(source) as video:
+            return next(video_frames(video, [index]))
+    except IndexError as error:
+        raise UnreadableInput(source, f"it has no frame {index} any more") from error
 
 
 def video_frames(video: Video, indices: Sequence[int]) -> Iterator[Scaled]:
-    """These frames as :func:`one_frame` gives them, read in chunks."""
+    """These frames as :func:`one_frame` gives them."""
     side = _fitting(video.width, video.height, SMALL, LARGE)
-    for start in range(0, len(indices), CHUNK):
-        for frame in video.frames(indices[start : start + CHUNK], side):
-            yield Image.fromarray(frame), frame.shape[1] / video.width
+    for frame in video.frames(indices, side):
+        yield Image.fromarray(frame), frame.shape[1] / video.width
 
 
 def _uniform(total: int, count: int) -> list[int]:
@@ -64,7 +66,7 @@ def _uniform(total: int, count: int) -> list[int]:
 
 
 def _fitting(width: int, height: int, low: int, high: int) -> int:
-    """The short side in pixels that is from ``low`` to ``high``, unless the long one grows out of bounds."""
+    """The short side in pixels: from ``low`` to ``high``, unless the long one would grow out of bounds."""
     short, long = min(width, height), max(width, height)
     return max(1, min(max(short, low), high, LONGEST * short // long))
 
@@ -75,7 +77,7 @@ def _pictures(source: str) -> list[Path]:
     found = [path for path in Path(source).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise UnreadableInput(source, "no pictures in this folder")
-    return sorted(found, key=lambda p: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.name)])
+    return sorted(found, key=lambda path: [part.zfill(9) for part in re.split(r"(\d+)", path.name)])
 
 
 def _open(path: Path, low: int, high: int) -> Scaled:

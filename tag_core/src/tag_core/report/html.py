@@ -9,14 +9,13 @@ import json
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import ChainableUndefined, Environment, Template
 
 from tag_core.errors import RunFolderError, UnreadableInput
 from tag_core.files import write_text
@@ -25,87 +24,45 @@ from tag_core.records import Record, read_records
 from tag_core.report.charts import HEIGHT, WIDTH, charts, finite, percent, readable, value_text
 from tag_core.report.pictures import is_right, look
 
-EXAMPLES, MAX_MATRIX, MAX_PAIRS, MAX_INPUTS, MAX_LOG = 6, 40, 30, 200, 200
-
-
-@dataclass
-class Best:
-    """The ``size`` records of the greatest key."""
-
-    size: int = EXAMPLES
-    heap: list[tuple[float, int, Record]] = field(default_factory=list)
-
-    def offer(self, key: float, number: int, record: Record) -> None:
-        (heapq.heappush if len(self.heap) < self.size else heapq.heappushpop)(self.heap, (key, -number, record))
-
-    def __iter__(self) -> Iterator[Record]:
-        return (record for _, _, record in sorted(self.heap, reverse=True))
-
-
-@dataclass
-class Predictions:
-    """What one pass over ``predictions.jsonl`` tells."""
-
-    right: Best = field(default_factory=Best)
-    wrong: Best = field(default_factory=Best)
-    sure: Best = field(default_factory=Best)
-    unsure: Best = field(default_factory=Best)
-    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
-    sources: set[str] = field(default_factory=set)
-    unreadable: dict[str, str] = field(default_factory=dict)
-    damaged: dict[str, str] = field(default_factory=dict)
-
-    def add(self, number: int, record: Record) -> None:
-        self.sources.add(record.source)
-        if record.error is not None:
-            self.unreadable[record.source] = record.error
-            return
-        if record.damage:
-            self.damaged[record.source] = record.damage
-        if not record.labels or not record.scores or not finite(score := record.scores[0]):
-            return
-        if record.truth is None:
-            self.sure.offer(score, number, record)
-            self.unsure.offer(-score, number, record)
-            return
-        self.pairs[record.truth, record.labels[0]] += 1
-        (self.right if is_right(record) else self.wrong).offer(score, number, record)
+EXAMPLES = {
+    "Best predictions": "Right, with the highest confidence.",
+    "Worst predictions": "Wrong, with the highest confidence.",
+    "Surest predictions": "With the highest confidence; the truth is not known.",
+    "Least sure predictions": "With the lowest confidence; the truth is not known.",
+}
+CARDS, MAX_MATRIX, MAX_PAIRS, MAX_INPUTS, MAX_LOG = 6, 40, 30, 200, 200
 
 
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` from what a run's folder holds; a part that is not there is left out.
 
     Raises:
-        RunFolderError: a file of the folder is malformed, or the report cannot be written.
-        UserError: a line of ``predictions.jsonl`` is not a record.
+        UserError: a file of the folder is malformed, or the report cannot be written.
     """
-    predictions = Predictions()
-    if (folder / "predictions.jsonl").is_file():
-        for number, record in enumerate(read_records(folder / "predictions.jsonl")):
-            predictions.add(number, record)
-    metrics, environment = _json(folder / "metrics.json"), _json(folder / "environment.json")
-    recipe_text, rows = _text(folder / "recipe.toml"), _rows(folder / "scores.jsonl")
-    recipe = parse_toml(recipe_text, str(folder / "recipe.toml"))
-    classes, matrix = _matrix(metrics, predictions)
+    metrics, environment, rows = (_read(folder / name) for name in ("metrics.json", "environment.json", "scores.jsonl"))
+    recipe, log = _text(folder / "recipe.toml"), _text(folder / "log.txt")
+    examples, pairs, coverage = _survey(folder / "predictions.jsonl")
+    classes, matrix = _matrix(metrics, pairs)
     page = _template().render(
         name=folder.resolve().name,
-        recipe=recipe,
-        recipe_text=recipe_text,
+        recipe=parse_toml(recipe, str(folder / "recipe.toml")),
+        recipe_text=recipe,
         date=_date(folder),
-        headline=_headline(recipe, metrics, rows, predictions),
-        scores=[(readable(name), value_text(value, name)) for name, value in metrics.get("scores", {}).items()],
+        headline=_headline(metrics.get("scores", {}), rows, coverage),
+        scores=metrics.get("scores", {}),
         charts=charts(rows),
         classes=classes,
         matrix=matrix if len(classes) <= MAX_MATRIX else [],
         pairs=_confused(classes, matrix) if len(classes) > MAX_MATRIX else [],
         per_class=_per_class(classes, matrix),
-        examples=_examples(predictions),
-        coverage=_coverage(metrics, predictions),
+        examples={title: (EXAMPLES[title], [_card(r) for r in found]) for title, found in examples.items()},
+        coverage=metrics.get("coverage") or coverage,
         environment=environment,
         command=shlex.join(environment.get("command", [])),
-        plugins=_json(folder / "plugins.json"),
-        log=_text(folder / "log.txt").splitlines()[-MAX_LOG:],
+        plugins=_read(folder / "plugins.json"),
+        log=log.splitlines()[-MAX_LOG:],
         size=(WIDTH, HEIGHT),
+        max_inputs=MAX_INPUTS,
     )
     write_text(folder / "report.html", page)
     return folder / "report.html"
@@ -113,7 +70,7 @@ def write_report(folder: Path) -> Path:
 
 @cache
 def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(percent=percent, readable=readable, value=value_text)
     return environment.from_string(files("tag_core.report").joinpath("template.html").read_text("utf-8"))
 
@@ -122,91 +79,81 @@ def _text(path: Path) -> str:
     return path.read_text("utf-8", "replace") if path.is_file() else ""
 
 
-def _json(path: Path) -> Any:
+def _read(path: Path) -> Any:
+    """JSON, or JSON Lines of which the last may be half written; an empty table where there is no file."""
+    text = _text(path)
     try:
-        return json.loads(_text(path) or "{}")
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+        return json.loads(text or "{}")
     except ValueError as error:
-        raise RunFolderError(f"{path}: not JSON: {error}; delete it to have a report without it") from error
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of scores; the last one may be cut off where a run was killed."""
-    rows = []
-    for line in _text(path).splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
+        raise RunFolderError(f"{path}: not JSON: {error}; remove it to have the report without it") from error
 
 
 def _date(folder: Path) -> str:
     """When the run last wrote something of its own."""
-    names = ("log.txt", "environment.json", "recipe.toml")
-    times = [(folder / name).stat().st_mtime for name in names if (folder / name).is_file()]
-    return time.strftime("%d %B %Y, %H:%M", time.localtime(max(times))) if times else ""
+    found = [path.stat().st_mtime for name in ("log.txt", "recipe.toml") if (path := folder / name).is_file()]
+    return time.strftime("%d %B %Y, %H:%M", time.localtime(max(found))) if found else ""
 
 
-def _headline(
-    recipe: dict[str, Any], metrics: dict[str, Any], rows: list[dict[str, Any]], predictions: Predictions
-) -> tuple[str, str]:
+def _survey(path: Path) -> tuple[dict[str, list[Record]], Counter[tuple[str, str]], dict[str, Any]]:
+    """The telling records by heading, how often which truth got which label, and the coverage."""
+    heaps: dict[str, list[tuple[float, int, Record]]] = {title: [] for title in EXAMPLES}
+    pairs, sources, unreadable, damaged = Counter[tuple[str, str]](), set(), dict[str, str](), dict[str, str]()
+    for number, record in enumerate(read_records(path)) if path.is_file() else ():
+        sources.add(record.source)
+        if record.error is not None:
+            unreadable[record.source] = record.error
+        elif record.damage:
+            damaged[record.source] = record.damage
+        if record.error is not None or not (record.labels and record.scores and finite(score := record.scores[0])):
+            continue
+        keys = {"Surest predictions": score, "Least sure predictions": -score}
+        if record.truth is not None:
+            pairs[record.truth, record.labels[0]] += 1
+            keys = {"Best predictions" if is_right(record) else "Worst predictions": score}
+        for title, key in keys.items():
+            push = heapq.heappush if len(heaps[title]) < CARDS else heapq.heappushpop
+            push(heaps[title], (key, -number, record))
+    examples = {title: [record for *_, record in sorted(heap, reverse=True)] for title, heap in heaps.items() if heap}
+    return examples, pairs, {"total": len(sources), "unreadable": unreadable, "damaged": damaged}
+
+
+def _headline(scores: dict[str, Any], rows: list[dict[str, Any]], coverage: dict[str, Any]) -> tuple[str, str]:
     """The one number that matters, and what it is."""
-    scores = metrics.get("scores", {})
-    wanted = str(recipe.get("train", {}).get("best") or "").lstrip("-")
-    name = wanted if wanted in scores else next((n for n in scores if n != "val_loss"), next(iter(scores), None))
-    epochs = 1 + max((int(row["epoch"]) for row in rows if finite(row.get("epoch"))), default=0)
-    if name and rows:
-        return value_text(scores[name], name), f"{readable(name)} on the validation data, best of {epochs} epochs"
+    name = next((name for name in scores if name != "val_loss"), next(iter(scores), None))
+    losses = [row[key] for row in rows for key in ("train_loss", "epoch_loss") if finite(row.get(key))]
     if name:
-        return value_text(scores[name], name), f"{readable(name)} on the test data"
-    losses = [(key, row[key]) for row in rows for key in ("train_loss", "epoch_loss") if finite(row.get(key))]
+        part = "validation" if rows else "test"
+        return value_text(scores[name], name), f"{readable(name)} on the {part} data"
     if losses:
-        return value_text(losses[-1][1]), f"training loss after {epochs} epochs"
-    return (f"{len(predictions.sources):,}", "inputs predicted") if predictions.sources else ("", "")
+        return value_text(losses[-1]), "training loss at the end"
+    return (f"{coverage['total']:,}", "inputs predicted") if coverage["total"] else ("", "")
 
 
-def _matrix(metrics: dict[str, Any], predictions: Predictions) -> tuple[list[str], list[list[int]]]:
+def _matrix(metrics: dict[str, Any], pairs: Counter[tuple[str, str]]) -> tuple[list[str], list[list[int]]]:
     """Class names and counts [truth][prediction]: the metric's, or counted from single-label predictions."""
-    classes, matrix = metrics.get("classes", []), metrics.get("tables", {}).get("confusion_matrix")
-    if matrix:
-        return classes or [str(i) for i in range(len(matrix))], matrix
-    known = set(classes)
-    if not predictions.pairs or not all(name in known for pair in predictions.pairs for name in pair):
-        return classes, []
-    return classes, [[predictions.pairs[truth, label] for label in classes] for truth in classes]
-
-
-def _per_class(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
-    """Support, recall and precision of each class, the worst recall first."""
-    predicted = [sum(column) for column in zip(*matrix, strict=True)]
-    table = []
-    for i, row in enumerate(matrix):
-        support = sum(row)
-        recall, precision = (row[i] / count if count else None for count in (support, predicted[i]))
-        table.append({"name": classes[i], "support": support, "recall": recall, "precision": precision})
-    return sorted(table, key=lambda entry: (entry["recall"] is None, entry["recall"]))
+    classes, matrix = metrics.get("classes", []), metrics.get("tables", {}).get("confusion_matrix", [])
+    if not matrix and pairs and {name for pair in pairs for name in pair} <= set(classes):
+        matrix = [[pairs[truth, label] for label in classes] for truth in classes]
+    return classes, matrix
 
 
 def _confused(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> list[tuple[str, str, int, float]]:
     """Truth, what it was taken for, how often, and that as a share of the truth; the most frequent first."""
-    pairs = [
-        (classes[i], classes[j], count, count / sum(row))
-        for i, row in enumerate(matrix)
-        for j, count in enumerate(row)
-        if count and i != j
-    ]
-    return heapq.nlargest(MAX_PAIRS, pairs, key=lambda pair: pair[2:])
+    cells = [(i, j, count) for i, row in enumerate(matrix) for j, count in enumerate(row) if count and i != j]
+    worst = heapq.nlargest(MAX_PAIRS, cells, key=lambda cell: cell[2])
+    return [(classes[i], classes[j], count, count / sum(matrix[i])) for i, j, count in worst]
 
 
-def _examples(predictions: Predictions) -> list[tuple[str, str, list[dict[str, Any]]]]:
-    """Headings and cards of the most telling predictions."""
-    groups = (
-        ("Best predictions", "Right, with the highest confidence.", predictions.right),
-        ("Worst predictions", "Wrong, with the highest confidence.", predictions.wrong),
-        ("Surest predictions", "With the highest confidence; the truth is not known.", predictions.sure),
-        ("Least sure predictions", "With the lowest confidence; the truth is not known.", predictions.unsure),
-    )
-    return [(title, what, [_card(record) for record in best]) for title, what, best in groups if best.heap]
+def _per_class(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    """Samples, recall and precision of each class, the worst recall first."""
+    predicted = [sum(column) for column in zip(*matrix, strict=True)]
+    table = []
+    for i, row in enumerate(matrix):
+        recall, precision = (row[i] / count if count else None for count in (sum(row), predicted[i]))
+        table.append({"name": classes[i], "samples": sum(row), "recall": recall, "precision": precision})
+    return sorted(table, key=lambda entry: (entry["recall"] is None, entry["recall"]))
 
 
 def _card(record: Record) -> dict[str, Any]:
@@ -220,18 +167,3 @@ def _card(record: Record) -> dict[str, Any]:
     except UnreadableInput as error:
         card["trouble"] = error.reason
     return card
-
-
-def _coverage(metrics: dict[str, Any], predictions: Predictions) -> dict[str, Any]:
-    """How many inputs there were, and which of them gave trouble: a limited list of [source, reason]."""
-    found = metrics.get("coverage") or {
-        "total": len(predictions.sources),
-        "unreadable": predictions.unreadable,
-        "damaged": predictions.damaged,
-    }
-    troubles = [("Unreadable", found["unreadable"]), ("Damaged, the good part was used", found["damaged"])]
-    return {
-        "total": found["total"],
-        "read": found["total"] - len(found["unreadable"]),
-        "troubles": [(t, list(m.items())[:MAX_INPUTS], len(m) - MAX_INPUTS) for t, m in troubles if m],
-    }

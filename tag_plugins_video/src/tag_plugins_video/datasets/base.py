@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -64,6 +64,8 @@ class ClipDataset:
     (first, last) that were looked at; ``damage``. A video that cannot be read raises UnreadableInput.
     """
 
+    suffixes: ClassVar[frozenset[str]] = VIDEO_SUFFIXES
+
     def __init__(
         self,
         listing: Listing,
@@ -79,10 +81,10 @@ class ClipDataset:
         self.labelled, self.multi_label = labelled, multi_label
         self._keys = _unique([item.path for item in self.items])
 
-    @staticmethod
-    def expand(inputs: Sequence[str]) -> list[str]:
-        """The videos that prediction reads for these files, folders and patterns."""
-        return expand_inputs(inputs, VIDEO_SUFFIXES)
+    @classmethod
+    def expand(cls, inputs: Sequence[str]) -> list[str]:
+        """What prediction reads for these files, folders and patterns."""
+        return expand_inputs(inputs, cls.suffixes)
 
     @classmethod
     def unlabelled(cls, source: str | Sequence[str], classes: Sequence[str] | None) -> Listing:

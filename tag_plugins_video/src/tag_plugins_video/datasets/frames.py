@@ -47,6 +47,8 @@ class FrameFolders(ClipDataset):
         transforms: applied in order to uint8 [..., T, C, H, W].
     """
 
+    suffixes = IMAGE_SUFFIXES
+
     def __init__(
         self,
         source: str | list[str],
@@ -84,10 +86,10 @@ class FrameFolders(ClipDataset):
         super().__init__(listing, frames, short_side, transforms, labelled, multi_label)
         self.template, self.first, self.fps = template, first, fps
 
-    @staticmethod
-    def expand(inputs: Sequence[str]) -> list[str]:
+    @classmethod
+    def expand(cls, inputs: Sequence[str]) -> list[str]:
         """The folders with pictures in them, under the folders given."""
-        return expand_inputs(inputs, IMAGE_SUFFIXES, folders=True)
+        return expand_inputs(inputs, cls.suffixes, folders=True)
 
     def read(self, item: Item) -> Clip:
         paths = self._frame_paths(item)

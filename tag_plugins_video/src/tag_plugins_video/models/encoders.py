@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
-import timm
 import torchvision.models
 from torch import nn
 
@@ -52,6 +51,8 @@ def _from_torchvision(name: str, imagenet: bool) -> tuple[nn.Module, int]:
 
 
 def _from_timm(name: str, imagenet: bool) -> tuple[nn.Module, int]:
+    import timm  # a second of import that torchvision's encoders do without
+
     if not timm.is_model(name):
         raise ValueError(f"no encoder {name!r} in timm{_nearest(name, timm.list_models())}")
     model: nn.Module = _fetch(name, lambda: timm.create_model(name, pretrained=imagenet, num_classes=0))

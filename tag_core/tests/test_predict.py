@@ -1,0 +1,167 @@
+"""Predicting over many inputs: every input once, whatever is killed, broken or odd."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from toy_plugin import write_points
+
+import tag_core
+from tag_core.errors import ConfigError, RunFolderError, UnreadableInput, WeightsError
+from tag_core.records import Record, read_records
+
+Call = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def trained(tmp_path: Path, toy_recipe: dict[str, Any]) -> Path:
+    tag_core.train(toy_recipe, out=tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_run_folder_predicts_with_its_best_weights(tmp_path: Path, trained: Path) -> None:
+    records = list(tag_core.predict(trained, tmp_path / "points"))
+    assert [record.source for record in records] == sorted(map(str, (tmp_path / "points").iterdir()))
+    right = sum(r.labels is not None and r.labels[0] == ("left", "right")[int(r.source[-5])] for r in records)
+    assert right >= 30
+
+
+def test_every_bad_input_becomes_a_record_with_its_reason(tmp_path: Path, trained: Path, tag_run: Call) -> None:
+    odd = {0: "crash", 3: "unreadable", 5: "hang"}
+    folder = write_points(tmp_path / "odd", 8, odd)
+    options = ["eval.workers=2", "eval.timeout=3"]
+    result = tag_run("predict", trained, *options, folder, tmp_path / "missing.txt")
+    records = [Record.from_dict(json.loads(line)) for line in result.stdout.splitlines()]
+    assert result.returncode == 3
+    assert len(records) == 9
+    errors = {Path(r.source).name: r.error for r in records if r.error}
+    assert len(errors) == 4
+    assert "SIGSEGV" in errors["p0000-1.txt"] if "p0000-1.txt" in errors else "SIGSEGV" in errors["p0000-0.txt"]
+    assert any(reason and "no answer after 3 s" in reason for reason in errors.values())
+    assert "not a point" in errors.values()
+    assert "No such file" in errors["missing.txt"]
+    assert "read 5 of 9 inputs" in result.stderr
+    assert "4 unreadable" in result.stderr
+
+
+def test_strict_stops_at_the_first_unreadable_input(tmp_path: Path, trained: Path) -> None:
+    with pytest.raises(UnreadableInput, match="not a point"):
+        list(tag_core.predict(trained, write_points(tmp_path / "odd", 3, {1: "unreadable"}), strict=True))
+
+
+def test_a_bug_in_a_data_set_is_not_taken_for_a_bad_file(tmp_path: Path, trained: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(tag_core.predict(trained, write_points(tmp_path / "odd", 3, {1: "bug"}), ["eval.workers=1"]))
+
+
+def test_batch_size_and_workers_change_nothing(tmp_path: Path, trained: Path) -> None:
+    runs = [
+        [r.to_json() for r in tag_core.predict(trained, tmp_path / "points", [f"eval.batch_size={b}", f"eval.workers={w}"])]
+        for b, w in ((40, 0), (40, 2))
+    ]
+    assert runs[0] == runs[1]
+
+
+def test_twenty_kills_leave_every_input_exactly_once(tmp_path: Path, trained: Path) -> None:
+    folder, out = write_points(tmp_path / "many", 600), tmp_path / "out"
+    command = [sys.executable, "-m", "tag_core.cli.main", "predict", str(trained), str(folder), "--out", str(out)]
+    command += ["eval.shard_size=4", "eval.batch_size=2", "eval.workers=1"]
+    instants, kills = random.Random(0), 0
+    done = out / "predictions.jsonl"
+    while kills < 20 and not done.exists():
+        before = len(list(out.glob("predictions/part-*.jsonl")))
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while process.poll() is None and len(list(out.glob("predictions/part-*.jsonl"))) == before:
+            time.sleep(0.005)
+        time.sleep(instants.uniform(0, 0.04))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() in (0, -signal.SIGKILL), process.stderr.read().decode() if process.stderr else ""
+        kills += 1
+    assert kills >= 10, "the prediction is too short for the number of kills"
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert [r.source for r in read_records(done)] == sorted(map(str, folder.iterdir()))
+    fresh = [r.to_json() for r in tag_core.predict(trained, folder, ["eval.batch_size=2", "eval.workers=0"])]
+    assert done.read_text().splitlines() == fresh
+
+
+def test_a_folder_of_other_predictions_is_refused(tmp_path: Path, trained: Path, tag_run: Call) -> None:
+    assert tag_run("predict", trained, tmp_path / "points", "--out", tmp_path / "out").returncode == 0
+    other = write_points(tmp_path / "other", 3)
+    result = tag_run("predict", trained, other, "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert "choose another --out" in result.stderr
+    assert len(list(read_records(tmp_path / "out" / "predictions.jsonl"))) == 40
+
+
+def test_finished_predictions_are_not_made_again(tmp_path: Path, trained: Path, tag_run: Call) -> None:
+    command = ("predict", trained, tmp_path / "points", "--out", tmp_path / "out")
+    assert tag_run(*command).returncode == 0
+    before = os.stat(tmp_path / "out" / "predictions.jsonl").st_mtime_ns
+    assert tag_run(*command).returncode == 0
+    assert os.stat(tmp_path / "out" / "predictions.jsonl").st_mtime_ns == before
+
+
+def test_sinks_of_the_recipe_are_written(tmp_path: Path, toy_recipe: dict[str, Any]) -> None:
+    toy_recipe["sinks"] = ["core/csv"]
+    tag_core.train(toy_recipe, out=tmp_path / "run")
+    tag_core.api.predict_to_folder(tmp_path / "run", tmp_path / "points", out=tmp_path / "out")
+    assert (tmp_path / "out" / "predictions.csv").read_text().count("\n") == 41
+
+
+def test_predicting_without_weights_says_where_to_get_them(tmp_path: Path, toy_recipe: dict[str, Any]) -> None:
+    with pytest.raises(WeightsError, match="weights=FILE"):
+        list(tag_core.predict(toy_recipe, tmp_path / "points"))
+
+
+def test_a_recipe_without_test_data_cannot_predict(tmp_path: Path, toy_recipe: dict[str, Any], trained: Path) -> None:
+    del toy_recipe["data"]
+    weights = str(trained / "checkpoints" / "best.pt")
+    with pytest.raises(ConfigError, match=r"data\.test"):
+        list(tag_core.predict({**toy_recipe, "weights": weights}, tmp_path / "points"))
+
+
+def test_no_input_is_a_usage_error(tmp_path: Path, trained: Path, tag_run: Call) -> None:
+    result = tag_run("predict", trained, "eval.workers=0")
+    assert result.returncode == 2
+    assert "at least one INPUT" in result.stderr
+
+
+def test_a_recipe_file_may_predict_too(tmp_path: Path, toy_recipe: dict[str, Any], trained: Path, tag_run: Call) -> None:
+    (tmp_path / "r.toml").write_text(tomli_w.dumps(toy_recipe))
+    result = tag_run("predict", tmp_path / "r.toml", f"weights={trained}/checkpoints/last.pt", tmp_path / "points")
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 40
+
+
+def test_scores_that_are_not_numbers_stay_valid_json() -> None:
+    line = Record(source="a", scores=[float("nan"), 0.5], extra={"x": [float("inf")]}).to_json()
+    assert json.loads(line) == {"source": "a", "scores": [None, 0.5], "extra": {"x": [None]}, "version": 1}
+
+
+def test_records_round_trip_and_bad_lines_are_named(tmp_path: Path) -> None:
+    record = Record(source="ü.mp4", time=[0.0, 1.5], labels=["a"], scores=[0.5], extra={"k": 1})
+    path = tmp_path / "r.jsonl"
+    path.write_text(f"{record.to_json()}\n")
+    assert list(read_records(path)) == [record]
+    for bad in ("{", '{"source": 3}', '{"source": "a", "sauce": 1}', '{"source": "a", "version": 2}', "[]"):
+        path.write_text(f"{record.to_json()}\n{bad}\n")
+        with pytest.raises(tag_core.errors.UserError, match="line 2"):
+            list(read_records(path))
+
+
+def test_a_file_in_place_of_the_output_folder_is_refused(tmp_path: Path, trained: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError):
+        tag_core.api.predict_to_folder(trained, tmp_path / "points", out=tmp_path / "file" / "out")

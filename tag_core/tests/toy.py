@@ -1,0 +1,85 @@
+"""A plugin in one file, for tests of recipes and configuration; nothing in it runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tag_core import Component, hookimpl
+from tag_core.kinds import Backbone, Loss, Transform
+
+
+def _own(name: str, attribute: str) -> Component:
+    return Component(name, f"{__name__}:{attribute}", f"A {name}")
+
+
+@hookimpl
+def tag_datasets() -> list[Component]:
+    return [_own("clips", "Clips"), _own("pictures", "Pictures")]
+
+
+@hookimpl
+def tag_transforms() -> list[Component]:
+    return [_own("flip", "Flip"), _own("crop", "Crop")]
+
+
+@hookimpl
+def tag_tasks() -> list[Component]:
+    return [_own("task", "Task"), _own("untyped", "Untyped"), _own("arrays", "Arrays")]
+
+
+@hookimpl
+def tag_backbones() -> list[Component]:
+    return [_own("net", "Net"), _own("other", "Other")]
+
+
+class Flip:
+    def __init__(self, share: float = 0.5) -> None: ...
+
+
+class Crop:
+    def __init__(self, size: tuple[int, int] = (8, 8)) -> None: ...
+
+
+class Clips:
+    def __init__(
+        self,
+        source: str | list[str],
+        labelled: bool = True,
+        frames: int = 8,
+        random: bool = False,
+        sampler: Literal["segments", "dense"] = "segments",
+        transforms: list[Transform] = [],  # noqa: B006
+    ) -> None: ...
+
+
+class Pictures:
+    def __init__(self, source: str | list[str], labelled: bool = True, size: int | None = None) -> None: ...
+
+
+class Net:
+    def __init__(self, width: int = 8, rates: list[float] = [0.1]) -> None:  # noqa: B006
+        if width % 2:
+            raise ValueError(f"width must be even, got {width}")
+        self.width, self.rates = width, rates
+
+
+class Other:
+    def __init__(self, depth: int, names: dict[str, int] = {}) -> None:  # noqa: B006
+        self.depth, self.names = depth, names
+
+
+class Task:
+    def __init__(self, backbone: Backbone, loss: Loss, classes: list[str], extra: Backbone | None = None) -> None:
+        self.backbone, self.loss, self.classes, self.extra = backbone, loss, classes, extra
+
+
+class Untyped:
+    def __init__(self, backbone, *rest) -> None: ...  # type: ignore[no-untyped-def]
+
+
+class Thing:
+    pass
+
+
+class Arrays:
+    def __init__(self, classes: list[str], thing: Thing | None = None) -> None: ...

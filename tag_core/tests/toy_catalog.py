@@ -1,0 +1,28 @@
+"""``toy``: a fixture that adds ``toy.py`` to this process's catalog."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tag_core.catalog import catalog
+from tag_core.plugins import installed
+
+TOY = str(Path(__file__).with_name("toy.py"))
+
+
+@pytest.fixture(scope="module")
+def toy() -> Iterator[None]:
+    before = os.environ.get("TAG_PLUGINS")
+    os.environ["TAG_PLUGINS"] = TOY
+    _forget()
+    yield
+    os.environ.pop("TAG_PLUGINS") if before is None else os.environ.update(TAG_PLUGINS=before)
+    _forget()
+
+
+def _forget() -> None:
+    installed.cache_clear()
+    catalog.cache_clear()
