@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tag_core.catalog import catalog
 from tag_core.plugins import installed
 

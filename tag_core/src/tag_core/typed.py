@@ -30,7 +30,7 @@ def signature(target: Any, entry: Entry | None = None) -> dict[str, tuple[Any, A
     result = {}
     for name, parameter in inspect.signature(target).parameters.items():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) or name not in hints:
-            raise PluginError(f"{where}: parameter {name!r} needs a type and a keyword; *args and **kwargs are no options")
+            raise PluginError(f"{where}: parameter {name!r} needs a type and a keyword; *args, **kwargs are no options")
         result[name] = (hints[name], parameter.default)
     return result
 

@@ -96,7 +96,8 @@ def _by_frame(records: Iterable[Record], num_frames: int) -> Iterator[tuple[int,
 
 def _stream(out: av.container.OutputContainer, image: Image.Image, fps: float) -> VideoStream:
     """H.264 with even sides, as its 4:2:0 pictures need."""
-    stream = out.add_stream("libx264", rate=Fraction(fps or 25).limit_denominator(1001), options={"crf": "20", "preset": "veryfast"})
+    rate, options = Fraction(fps or 25).limit_denominator(1001), {"crf": "20", "preset": "veryfast"}
+    stream = out.add_stream("libx264", rate=rate, options=options)
     stream.width, stream.height = image.width + image.width % 2, image.height + image.height % 2
     stream.pix_fmt, stream.time_base, stream.codec_context.time_base = "yuv420p", CLOCK, CLOCK
     return stream
