@@ -67,7 +67,10 @@ def test_a_bug_in_a_data_set_is_not_taken_for_a_bad_file(tmp_path: Path, trained
 
 def test_batch_size_and_workers_change_nothing(tmp_path: Path, trained: Path) -> None:
     runs = [
-        [r.to_json() for r in tag_core.predict(trained, tmp_path / "points", [f"eval.batch_size={b}", f"eval.workers={w}"])]
+        [
+            r.to_json()
+            for r in tag_core.predict(trained, tmp_path / "points", [f"eval.batch_size={b}", f"eval.workers={w}"])
+        ]
         for b, w in ((40, 0), (40, 2))
     ]
     assert runs[0] == runs[1]
@@ -138,7 +141,9 @@ def test_no_input_is_a_usage_error(tmp_path: Path, trained: Path, tag_run: Call)
     assert "at least one INPUT" in result.stderr
 
 
-def test_a_recipe_file_may_predict_too(tmp_path: Path, toy_recipe: dict[str, Any], trained: Path, tag_run: Call) -> None:
+def test_a_recipe_file_may_predict_too(
+    tmp_path: Path, toy_recipe: dict[str, Any], trained: Path, tag_run: Call
+) -> None:
     (tmp_path / "r.toml").write_text(tomli_w.dumps(toy_recipe))
     result = tag_run("predict", tmp_path / "r.toml", f"weights={trained}/checkpoints/last.pt", tmp_path / "points")
     assert result.returncode == 0, result.stderr

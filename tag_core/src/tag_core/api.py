@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tag_core.catalog import catalog
 from tag_core.config import Recipe, Spec, resolve
 from tag_core.engine.data import Coverage, Loader, datasets
@@ -70,8 +72,10 @@ def train(
     folder = Path(out) if out else Path(str(recipe)) if is_run else default_folder("train", resolved.name)
     with started(resolved) as distribution:
         trained = train_recipe(resolved, folder, distribution, resume=resume, strict=strict)
-    if distribution.is_main and "val" in resolved.data and trained.best:
-        _report_training(resolved, trained)
+    if distribution.is_main:
+        if trained.best:
+            _score_best(resolved, trained)
+        _write_report(trained.folder)
     return trained
 
 
@@ -159,6 +163,7 @@ def predict_to_folder(
                 from tag_core.report import draw_records
 
                 draw_records(folder)
+            _write_report(folder)
         run.finish("done")
     _refuse_unreadable(coverage, strict)
     return coverage
@@ -209,8 +214,9 @@ def list_inputs(recipe: Recipe, inputs: str | Path | Sequence[str | Path]) -> li
     """Files of these inputs: as given, of folders those with the data set's suffixes."""
     listed = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     spec = recipe.data.get("test")
-    suffixes = getattr(spec.target, "suffixes", None) if spec else None
-    return expand_inputs([str(item) for item in listed], suffixes or VIDEO_SUFFIXES | IMAGE_SUFFIXES)
+    paths = [str(item) for item in listed]
+    expand = getattr(spec.target, "expand", None) if spec else None
+    return list(expand(paths)) if expand else expand_inputs(paths, VIDEO_SUFFIXES | IMAGE_SUFFIXES)
 
 
 @contextlib.contextmanager
@@ -218,12 +224,17 @@ def started(recipe: Recipe) -> Iterator[Distribution]:
     """The recipe's distribution, joined and left again."""
     distribution: Distribution = recipe.distribution.build()
     distribution.start()
+    threads = torch.get_num_threads()
+    if distribution.device.type == "cpu" and not recipe.distribution.options.get("threads"):
+        # Reading workers and the model's threads would fight for the cores, at twice the CPU time.
+        torch.set_num_threads(max(1, threads - recipe.train.workers))
     if not distribution.is_main:
         logging.getLogger("tag").setLevel(logging.WARNING)
     try:
         yield distribution
     finally:
         distribution.stop()
+        torch.set_num_threads(threads)
 
 
 def write_evaluation(folder: Path, result: Evaluation, classes: Sequence[str]) -> None:
@@ -239,8 +250,8 @@ def write_evaluation(folder: Path, result: Evaluation, classes: Sequence[str]) -
     write_json(folder / "metrics.json", tables)
 
 
-def _report_training(recipe: Recipe, trained: Trained) -> None:
-    """Score the best checkpoint on the validation data, for the report."""
+def _score_best(recipe: Recipe, trained: Trained) -> None:
+    """Score the best checkpoint on the validation data: its predictions and tables, for the report."""
     weights = resolve(recipe.to_dict() | {"weights": str(trained.best)}, needs=())
     from tag_core.engine.distributed import Cpu
 
@@ -252,7 +263,6 @@ def _report_training(recipe: Recipe, trained: Trained) -> None:
     finally:
         loader.close()
     write_evaluation(trained.folder, result, classes)
-    _write_report(trained.folder)
 
 
 def _write_report(folder: Path) -> None:

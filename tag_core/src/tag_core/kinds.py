@@ -29,7 +29,8 @@ class Dataset(Protocol):
     ``__getitem__`` raises :class:`~tag_core.errors.UnreadableInput` for a sample that cannot be
     read. Random choices use torch's, numpy's or Python's global generators: the engine seeds them
     per sample. A labelled data set has ``classes`` (names in index order) and ``label(index)``.
-    For prediction the engine builds it with ``source=[paths]`` and ``labelled=False``.
+    For prediction the engine builds it with ``source=[paths]`` and ``labelled=False``; a classmethod
+    ``expand(inputs)`` may say which paths the user's files, folders and patterns stand for.
     """
 
     def __len__(self) -> int: ...
@@ -45,7 +46,12 @@ class Transform(Protocol):
 
 
 class Backbone(Protocol):
-    """An ``nn.Module`` from input tensors to features [N, feature_dim]."""
+    """An ``nn.Module`` from input tensors to features [N, feature_dim].
+
+    One that starts from published weights of its own has a method ``initialize()``, which the engine
+    calls once when a training starts afresh: building a backbone fetches nothing. Class attributes
+    ``published_weights`` and ``layouts`` name weights and key mappings; see ``tag_core.engine.weights``.
+    """
 
     feature_dim: int
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 import types
 import typing
 from typing import Any, Literal, Union
@@ -23,6 +24,8 @@ def signature(target: Any, entry: Entry | None = None) -> dict[str, tuple[Any, A
     """
     where = f"{entry.kind} {entry.name} (from {entry.plugin.origin})" if entry else getattr(target, "__name__", "")
     function = target.__init__ if inspect.isclass(target) else target
+    if "torch" in sys.modules and function is sys.modules["torch"].nn.Module.__init__:
+        return {}  # a module without a constructor of its own
     try:
         hints = typing.get_type_hints(function)
     except Exception as error:

@@ -1,87 +1,118 @@
-"""Metrics over ``outputs["scores"]`` [N, C] and ``batch["label"]``.
+"""Metrics over ``outputs["scores"]`` [N, C] and ``batch["label"]``, computed by torchmetrics.
 
-Samples labelled -1 (unknown) are left out; a number with nothing to compute it from is nan. Written
-here rather than wrapped: plain counts merge exactly across processes, a batch costs a fraction of
-torchmetrics' time and waits for no GPU, and a run need not import torchmetrics.
+Samples labelled -1 (unknown) are left out; a number with nothing to compute it from is nan.
 """
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Mapping
 from math import nan
 from typing import Any, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torchmetrics import Metric as TorchMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MultilabelAveragePrecision
 
 from tag_core.errors import UserError
 from tag_core.kinds import Batch, Outputs
 
+# Merging is the engine's: a cached value would survive it, and torchmetrics' own would count twice.
+COMMON: dict[str, Any] = {"ignore_index": -1, "compute_with_cache": False, "sync_on_compute": False}
 
-class _Counts:
-    """A metric whose state is one tensor of counts, on the device of the scores."""
 
-    size: int
+class _Wrapped:
+    """torchmetrics objects, made at the first batch, when the number of classes is known."""
 
-    def reset(self) -> None:
-        self.counts = torch.zeros(self.size, dtype=torch.int64)
+    name: str
+    label_dim = 1
+
+    def __init__(self) -> None:
+        self.metrics: list[TorchMetric] = []
+
+    def make(self, num_classes: int) -> list[TorchMetric]:
+        raise NotImplementedError
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        labels = batch.get("label")
+        if "scores" not in outputs or not isinstance(labels, Tensor) or labels.dim() != self.label_dim:
+            wanted = "one label a sample" if self.label_dim == 1 else "a 0 or 1 per class for each sample"
+            raise UserError(
+                f"metric core/{self.name} needs scores and {wanted}; this task and data give something else"
+            )
+        scores: Tensor = outputs["scores"].detach()
+        if not self.metrics:
+            self.metrics = [metric.to(scores.device) for metric in self.make(scores.shape[1])]
+        for metric in self.metrics:
+            metric.update(scores, labels.to(scores.device).long())
 
     def merge(self, other: Self) -> None:
-        self.counts = self.counts.cpu() + other.counts.cpu()
+        if not self.metrics:
+            self.metrics = copy.deepcopy(other.metrics)
+            return
+        for mine, theirs in zip(self.metrics, other.metrics, strict=False):
+            mine.merge_state(theirs.to(mine.device))
+
+    def reset(self) -> None:
+        self.metrics = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "counts": self.counts.cpu()}
+        return {**self.__dict__, "metrics": [metric.cpu() for metric in self.metrics]}
 
 
-class TopK(_Counts):
+class TopK(_Wrapped):
     """Accuracy: the share of samples whose label is among the k best scores; ``top1``, ``top5``.
 
     Args:
         k: numbers of best scores; one above the number of classes counts as all of them.
     """
 
+    name = "top-k"
+
     def __init__(self, k: list[int] = [1, 5]) -> None:  # noqa: B006
         if not k or min(k) < 1:
             raise ValueError(f"k must be one number or more, each at least 1, not {k}")
-        self.k, self.size = k, len(k) + 1  # the last counts samples
-        self.reset()
+        super().__init__()
+        self.k = k
 
-    def update(self, outputs: Outputs, batch: Batch) -> None:
-        scores, labels = _inputs(outputs, batch, 1, "top-k")
-        best = scores.topk(min(max(self.k), scores.shape[1])).indices
-        hits = best == labels.unsqueeze(1)  # -1 is no index
-        counts = [hits[:, :k].sum() for k in self.k] + [(labels >= 0).sum()]
-        self.counts = self.counts.to(scores.device) + torch.stack(counts)
+    def make(self, num_classes: int) -> list[TorchMetric]:
+        return [MulticlassAccuracy(num_classes, top_k=min(k, num_classes), average="micro", **COMMON) for k in self.k]
 
     def compute(self) -> Mapping[str, Any]:
-        *hits, samples = self.counts.tolist()
-        return {f"top{k}": hit / samples if samples else nan for k, hit in zip(self.k, hits, strict=True)}
+        seen = [bool(m.tp.sum() + m.fn.sum()) for m in self.metrics] or [False] * len(self.k)
+        values = [m.compute().item() if any_ else nan for m, any_ in zip(self.metrics, seen, strict=False)]
+        return {f"top{k}": value for k, value in zip(self.k, values or [nan] * len(self.k), strict=True)}
 
 
-class ConfusionMatrix(_Counts):
+class ConfusionMatrix(_Wrapped):
     """Counts [C, C] of true class (row) and best-scored class (column); ``confusion_matrix``."""
 
-    def __init__(self, classes: list[str]) -> None:
-        self.size = len(classes) ** 2
-        self.num_classes = len(classes)
-        self.reset()
+    name = "confusion-matrix"
 
-    def update(self, outputs: Outputs, batch: Batch) -> None:
-        scores, labels = _inputs(outputs, batch, 1, "confusion-matrix or mean-class-accuracy")
-        cells = labels.clamp(min=0) * self.num_classes + scores.argmax(1)
-        self.counts = self.counts.to(scores.device).index_add_(0, cells, (labels >= 0).long())
+    def __init__(self, classes: list[str]) -> None:
+        super().__init__()
+        self.num_classes = len(classes)
+
+    def make(self, num_classes: int) -> list[TorchMetric]:
+        return [MulticlassConfusionMatrix(num_classes, **COMMON)]
 
     def matrix(self) -> Tensor:
-        return self.counts.cpu().view(self.num_classes, self.num_classes)
+        empty = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
+        return self.metrics[0].compute().cpu() if self.metrics else empty
 
     def compute(self) -> Mapping[str, Any]:
         return {"confusion_matrix": self.matrix().tolist()}
 
 
 class MeanClassAccuracy(ConfusionMatrix):
-    """Accuracy of each class, averaged over the classes that occur; ``mean_class_accuracy``."""
+    """Accuracy of each class, averaged over the classes that occur; ``mean_class_accuracy``.
+
+    Not torchmetrics' macro accuracy, which counts a class that was only ever predicted as 0.
+    """
+
+    name = "mean-class-accuracy"
 
     def compute(self) -> Mapping[str, Any]:
         matrix = self.matrix()
@@ -90,55 +121,29 @@ class MeanClassAccuracy(ConfusionMatrix):
         return {"mean_class_accuracy": (matrix.diag()[present] / samples[present]).double().mean().item()}
 
 
-class MultilabelMAP:
+class MultilabelMAP(_Wrapped):
     """Average precision of each class, averaged over the classes with positives; ``map``.
 
-    Exact, not binned: keeps every score, 5 bytes per sample and class. Labels are [N, C] of 0 and
-    1, or -1 where unknown.
+    Exact, not binned: keeps every score and label. Labels are [N, C] of 0 and 1, or -1 where unknown.
     """
 
-    def __init__(self) -> None:
-        self.reset()
+    name, label_dim = "multilabel-map", 2
 
-    def reset(self) -> None:
-        self.scores: list[Tensor] = []
-        self.labels: list[Tensor] = []
+    def make(self, num_classes: int) -> list[TorchMetric]:
+        return [MultilabelAveragePrecision(num_classes, average=None, thresholds=None, **COMMON)]
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        scores, labels = _inputs(outputs, batch, 2, "multilabel-map")
-        self.scores.append(scores.float().cpu())
-        self.labels.append(labels.to(torch.int8).cpu())
-
-    def merge(self, other: Self) -> None:
-        self.scores += other.scores
-        self.labels += other.labels
+        if "scores" in outputs:  # scores a rounding error above 1 would make torchmetrics take them for logits
+            outputs = {**outputs, "scores": outputs["scores"].clamp(0, 1)}
+        super().update(outputs, batch)
 
     def compute(self) -> Mapping[str, Any]:
-        if not self.scores:
+        if not self.metrics:
             return {"map": nan}
-        scores, labels = torch.cat(self.scores).numpy(), torch.cat(self.labels).numpy()
-        precisions = [
-            average_precision(scores[known, c], labels[known, c] > 0)
-            for c, known in enumerate((labels >= 0).T)
-            if (labels[:, c] > 0).any()
-        ]
-        return {"map": float(np.mean(precisions)) if precisions else nan}
-
-
-def average_precision(scores: NDArray[Any], positive: NDArray[np.bool_]) -> float:
-    """Area under the precision-recall steps, sum of (R_n - R_(n-1)) P_n; equal scores are one step."""
-    order = np.argsort(-scores)
-    hits = positive[order].cumsum()
-    steps = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    recall = hits[steps] / hits[-1]
-    return float(np.sum(np.diff(recall, prepend=0.0) * hits[steps] / (steps + 1)))
-
-
-def _inputs(outputs: Outputs, batch: Batch, dim: int, name: str) -> tuple[Tensor, Tensor]:
-    """Scores and labels on one device, checked to be what the metric reads."""
-    labels = batch.get("label")
-    if "scores" not in outputs or not isinstance(labels, Tensor) or labels.dim() != dim:
-        wanted = "one label a sample" if dim == 1 else "a 0 or 1 per class for each sample"
-        raise UserError(f"metric core/{name} needs scores and {wanted}; this task and data give something else")
-    scores: Tensor = outputs["scores"]
-    return scores.detach(), labels.to(scores.device)
+        labels = self.metrics[0].target
+        positives = (torch.cat(labels) if isinstance(labels, list) else labels) == 1
+        if not positives.any():
+            return {"map": nan}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # classes without positives, which are left out here
+            return {"map": self.metrics[0].compute()[positives.any(0)].double().mean().item()}

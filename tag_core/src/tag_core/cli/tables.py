@@ -17,7 +17,7 @@ def columns(rows: Sequence[Sequence[str]], indent: int = 0) -> str:
     lines = []
     for row in rows:
         head = " " * indent + "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
-        wrapped = textwrap.wrap(row[-1], room) or [""]
+        wrapped = textwrap.wrap(row[-1], room, break_on_hyphens=False) or [""]
         lines += [(head + wrapped[0]).rstrip(), *(" " * left + line for line in wrapped[1:])]
     return "\n".join(lines)
 

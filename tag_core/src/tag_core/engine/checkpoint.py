@@ -68,6 +68,13 @@ def refuse_other_recipe(path: Path, saved: Mapping[str, Any], recipe: Recipe) ->
         raise CheckpointError(f"{path} was made by another recipe ({listed}); use another --out to start anew")
 
 
+def seed_everything(seed: int) -> None:
+    """Seed every global generator of this process."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def random_state() -> dict[str, Any]:
     """Every global generator of this process, as plain tensors and numbers."""
     version, numbers, gauss = random.getstate()

@@ -73,7 +73,7 @@ class Cpu(Distribution):
 
     def __init__(self, threads: int = 0) -> None:
         """Args:
-        threads: CPU threads of torch; 0 keeps torch's default.
+        threads: CPU threads of torch; 0 leaves as many cores to the reading workers as there are.
         """
         if threads:
             torch.set_num_threads(threads)

@@ -126,13 +126,16 @@ class Trainer:
         return self.options.drop_last
 
     def _reproducible(self) -> None:
-        torch.manual_seed(self.options.seed)
+        checkpoint.seed_everything(self.options.seed)
         torch.backends.cudnn.benchmark = not self.options.deterministic
         torch.use_deterministic_algorithms(self.options.deterministic)
 
     def _build_model(self, fresh: bool) -> None:
         recipe, device = self.recipe, self.distribution.device
         task: nn.Module = recipe.task.build(classes=self.classes)
+        initialize = getattr(getattr(task, "backbone", None), "initialize", None)
+        if fresh and initialize and not recipe.weights:
+            initialize()
         if recipe.weights and fresh:
             backbone = recipe.task.options.get("backbone")
             owner = backbone.target if isinstance(backbone, Spec) else None
@@ -144,7 +147,7 @@ class Trainer:
         self.task = task
         decay = self.options.ema_decay
         self.ema = _averaged(task, decay) if decay else None
-        torch.manual_seed(self.options.seed + self.distribution.rank)
+        checkpoint.seed_everything(self.options.seed + self.distribution.rank)
 
     def _build_optimizer(self) -> None:
         recipe = self.recipe

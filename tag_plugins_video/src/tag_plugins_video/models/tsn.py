@@ -34,13 +34,26 @@ class TSN(nn.Module):
         partial_bn: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder, self.feature_dim = make_encoder(encoder, imagenet=encoder_weights == "imagenet")
+        self.encoder, self.feature_dim = make_encoder(encoder)
+        self._encoder_name = encoder
+        self._imagenet = encoder_weights == "imagenet"
+        if self._imagenet and encoder == "tiny":
+            raise ValueError("encoder 'tiny' has no ImageNet weights")
         self.consensus = consensus
         self.attention = nn.Linear(self.feature_dim, 1) if consensus == "attention" else None
         norms = [m for m in self.encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._frozen_norms = norms[1:] if partial_bn else []
         for norm in self._frozen_norms:
             norm.requires_grad_(False)
+
+    def initialize(self) -> None:
+        """Fetch the encoder's ImageNet weights, where asked for; called when a training starts afresh.
+
+        Raises:
+            WeightsError: they cannot be fetched.
+        """
+        if self._imagenet:
+            self.encoder.load_state_dict(make_encoder(self._encoder_name, imagenet=True)[0].state_dict())
 
     def forward(self, clips: Tensor) -> Tensor:
         frames = clips.transpose(1, 2)
