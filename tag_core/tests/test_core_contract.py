@@ -20,7 +20,7 @@ class TestCore(PluginContract):
         if (kind, name) != ("metric", "multilabel-map"):
             return None
         scores, labels = torch.rand(6, 5), torch.eye(5)[[0, 1, 2, 3, 4, 0]]
-        return [({"scores": scores[:3]}, {"label": labels[:3]}), ({"scores": scores[3:]}, {"label": labels[3:]})]
+        return [({"scores": scores[:4]}, {"label": labels[:4]}), ({"scores": scores[4:]}, {"label": labels[4:]})]
 
 
 class TestTensorBoard(PluginContract):

@@ -168,7 +168,7 @@ def default_input(kind: str, component: Any) -> tuple[Any, str]:
     vectors = np.random.default_rng(0).standard_normal((20, 8)).astype(np.float32)
     examples: dict[str, Any] = {
         "loss": (torch.randn(4, 5), torch.arange(4)),
-        "metric": [_predictions([0, 1, 2, 3]), _predictions([4, 0, 1, 1])],
+        "metric": [_predictions([0, 1, 2, 3]), _predictions([4, 0, 1])],
         "transform": torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8),
         "optimizer": torch.randn(6, 3),
         "schedule": range(STEPS),

@@ -61,8 +61,8 @@ class PluginContract:
         Returns:
             backbone: a tensor, batch first; by default a picture [2, 3, 64, 64] or clip [2, 3, 8, 64, 64].
             loss: (logits, targets); by default [4, 5] and class numbers [4].
-            metric: two pairs (outputs, batch); by default ``scores`` [4, 5], ``logits``, ``embedding``
-                and ``label`` [4].
+            metric: two pairs (outputs, batch) of different sizes; by default ``scores`` [N, 5],
+                ``logits``, ``embedding`` and ``label`` [N].
             transform: what data sets hand it; by default uint8 frames [8, 3, 64, 64].
             task: a batch with labels in 0 to 4. There is no default.
             index: (vectors [N, D], queries that are the first of them); by default N = 20, D = 8.

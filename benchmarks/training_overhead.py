@@ -1,0 +1,210 @@
+"""What Tag's training and evaluation loops cost on top of hand-written PyTorch ones.
+
+    python benchmarks/training_overhead.py [--rounds N]
+
+Both sides run the same task (C3D-tiny under a linear classifier) with the same SGD on the same batches, stacked
+from clips that lie in memory; both read in the training process. The bare loops below are the least that trains
+and evaluates: no logging, no progress, no file, no coverage, no per-sample seeds. Rounds alternate, and medians of
+CPU time and of wall time are compared. Both sides must end with bit-identical weights and equal scores, else the
+comparison is void. One thread, so that CPU time says how much was computed.
+
+Exits with 1 when Tag takes more than 1.03 times as long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tag_core import Component, hookimpl
+
+BAR, STEPS, BATCH, CLASSES = 1.03, 16, 8, 8
+SHAPE = (8, 3, 56, 56)
+LR, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
+
+
+@hookimpl
+def tag_datasets() -> list[Component]:
+    return [Component("clips", "training_overhead:Clips", "Random clips that lie in memory")]
+
+
+class Clips:
+    """Uint8 clips and labels, made once.
+
+    Args:
+        source: a seed.
+        labelled: as every data set has it.
+    """
+
+    def __init__(self, source: str = "0", labelled: bool = True) -> None:
+        generator = torch.Generator().manual_seed(int(source))
+        count = STEPS * BATCH
+        self.clips = torch.randint(0, 256, (count, *SHAPE), generator=generator, dtype=torch.uint8)
+        self.labels = torch.randint(0, CLASSES, (count,), generator=generator).tolist()
+        self.classes = [f"class {number}" for number in range(CLASSES)]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def key(self, index: int) -> str:
+        return f"clip {index}"
+
+    def label(self, index: int) -> int:
+        return int(self.labels[index])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"source": self.key(index), "clip": self.clips[index], "damage": None, "label": self.labels[index]}
+
+
+RECIPE: dict[str, Any] = {
+    "metrics": [{"name": "core/top-k", "k": [1, 5]}],
+    "task": {"name": "video/classification", "backbone": "video/c3d-tiny", "loss": "core/cross-entropy"},
+    "data": {
+        "train": {"name": "training-overhead/clips", "source": "0"},
+        "val": {"source": "1"},
+    },
+    "optimizer": {"name": "core/sgd", "lr": LR, "momentum": MOMENTUM, "weight_decay": DECAY},
+    "train": {"epochs": 1000, "batch_size": BATCH, "workers": 0},
+    "eval": {"batch_size": BATCH, "workers": 0},
+    "distribution": "core/cpu",
+}
+
+
+class Tag:
+    """Tag's own trainer, an epoch at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        from tag_core.config import resolve
+        from tag_core.engine.distributed import Cpu
+        from tag_core.engine.run import Run
+        from tag_core.engine.train import Trainer
+
+        self.recipe, self.distribution = resolve(RECIPE), Cpu()
+        run = Run(folder / "run", "train", self.recipe)
+        run.start()
+        self.trainer = Trainer(self.recipe, run, self.distribution, None)
+
+    def train(self) -> None:
+        self.trainer.position.batch = 0
+        self.trainer._train_epoch(False, threading.Event())
+
+    def evaluate(self, keep_records: bool = False) -> dict[str, float]:
+        from tag_core.engine.evaluate import evaluate
+
+        trainer, loader = self.trainer, self.trainer.val_loader
+        assert loader is not None
+        trainer.task.eval()
+        found = evaluate(
+            trainer.task, loader, self.recipe, trainer.classes, self.distribution, keep_records=keep_records
+        )
+        return found.scores
+
+
+class Bare:
+    """The same by hand."""
+
+    def __init__(self, task: nn.Module, order: list[list[int]], train: Clips, val: Clips) -> None:
+        self.task: Any = copy.deepcopy(task)
+        self.order, self.data, self.val = order, train, val
+        self.optimizer = torch.optim.SGD(self.task.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
+
+    def train(self) -> None:
+        self.task.train()
+        total = 0.0
+        for batch in batches(self.data, self.order):
+            loss = self.task(batch)["loss"]
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            total += loss.item()
+
+    def evaluate(self) -> dict[str, float]:
+        self.task.eval()
+        total, top1, top5 = 0.0, 0, 0
+        with torch.no_grad():
+            for batch in batches(self.val, [list(range(i, i + BATCH)) for i in range(0, len(self.val), BATCH)]):
+                outputs, label = self.task.predict(batch), batch["label"]
+                hits = outputs["scores"].topk(5).indices == label[:, None]
+                top1, top5 = top1 + int(hits[:, :1].sum()), top5 + int(hits.sum())
+                total += float(outputs["loss"]) * len(label)
+        count = len(self.val)
+        return {"val_loss": total / count, "top1": top1 / count, "top5": top5 / count}
+
+
+def batches(data: Clips, order: list[list[int]]) -> Iterable[dict[str, Tensor]]:
+    for indices in order:
+        labels = torch.tensor([data.labels[i] for i in indices])
+        yield {"clip": torch.stack([data.clips[i] for i in indices]), "label": labels}
+
+
+def measure(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, float]]:
+    """Name -> median (CPU, wall) seconds of a call, the sides alternating, in turns first."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name in list(sides)[:: 1 if number % 2 else -1]:
+            cpu, wall = time.process_time(), time.perf_counter()
+            sides[name]()
+            spent = time.process_time() - cpu, time.perf_counter() - wall
+            if number:  # the first warms up
+                times[name].append(spent)
+    return {name: (median(c for c, _ in taken), median(w for _, w in taken)) for name, taken in times.items()}
+
+
+def compare(title: str, sides: dict[str, Callable[[], Any]], rounds: int) -> float:
+    found = measure(sides, rounds)
+    (_, floor), *others = found.items()
+    worst = 0.0
+    print(f"{title}, {STEPS} batches of {BATCH}")
+    for name, (cpu, wall) in found.items():
+        print(f"  {name:<22} CPU {1000 * cpu / STEPS:7.2f} ms   wall {1000 * wall / STEPS:7.2f} ms a batch")
+    for name, (cpu, wall) in others:
+        print(f"  {name:<22} CPU ratio {cpu / floor[0]:.3f}, wall ratio {wall / floor[1]:.3f}")
+        worst = max(worst, cpu / floor[0], wall / floor[1])
+    return worst
+
+
+def same(tag: Tag, bare: Bare) -> bool:
+    """Whether both sides have computed the same, to the last bit of the weights."""
+    ours, theirs = tag.trainer.task.state_dict(), bare.task.state_dict()
+    weights = all(torch.equal(ours[key], theirs[key]) for key in ours)
+    scores, expected = tag.evaluate(), bare.evaluate()
+    return weights and all(abs(scores[key] - expected[key]) < 1e-9 for key in expected)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Tag's loops against bare PyTorch loops.")
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    os.environ["TAG_PLUGINS"] = __file__
+    torch.set_num_threads(1)
+    from tag_core.engine.data import epoch_plan
+
+    with tempfile.TemporaryDirectory() as folder:
+        tag = Tag(Path(folder))
+        plan = epoch_plan(STEPS * BATCH, BATCH, 0, 0, shuffle=True, drop_last=True)
+        order = [[index for index, _ in batch] for batch in plan]
+        bare = Bare(tag.trainer.task, order, Clips("0"), Clips("1"))
+        worst = compare("training", {"bare loop": bare.train, "Tag": tag.train}, rounds)
+        sides: dict[str, Callable[[], Any]] = {"bare loop": bare.evaluate, "Tag": tag.evaluate}
+        sides["Tag, with records"] = lambda: tag.evaluate(keep_records=True)
+        worst = max(worst, compare("evaluation", sides, rounds))
+        if not same(tag, bare):
+            sys.exit("the two sides did not compute the same: nothing was compared")
+    print(f"worst ratio {worst:.3f}, bar {BAR}: {'met' if worst <= BAR else 'MISSED'}")
+    return int(worst > BAR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
