@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from scratch_site import ScratchSite
 
 from tag_core.cli.new_plugin import _requirement, write_plugin
 from tag_core.errors import UserError
@@ -92,18 +94,27 @@ def test_it_trains_on_folders_of_pictures_too(scratch: Scratch) -> None:
     assert "2 classes" in done.stdout
 
 
-def test_every_file_is_clean_for_ruff_and_mypy(scratch: Scratch) -> None:
-    config = str(Path(__file__).parents[1] / "pyproject.toml")
-    for command in (["ruff", "check", "--no-cache"], ["ruff", "format", "--check", "--no-cache"]):
-        done = subprocess.run(
-            [sys.executable, "-m", *command, "--config", config, str(scratch.package)], capture_output=True, text=True
-        )
+def test_it_trains_uninstalled_in_several_processes_that_each_resolve_names(tmp_path: Path) -> None:
+    site = ScratchSite(tmp_path)
+    shutil.copytree(write_plugin("other", tmp_path) / "src" / "tag_plugins_other", site.packages / "tag_plugins_other")
+    options = ["train.epochs=1", "train.batch_size=16", "data.train.source=draw:40", "train.workers=1"]
+    arguments = ["other/first", *options, "--out", "run", "--procs", "2", "--plugin", "tag_plugins_other.plugin"]
+    done = site.run("train", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scores"]["step"] == 2
+
+
+def test_every_file_is_clean_for_ruff(tmp_path: Path) -> None:
+    folder = write_plugin("mine", tmp_path)
+    for arguments in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *arguments, "--isolated", "--no-cache", "--line-length", "120"]
+        done = subprocess.run([*command, str(folder)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("name", ["My_Model", "", "a--b", "-a", "1x", "my.model", "../x", "core", "video", "reid"])
 def test_a_name_that_cannot_be_used_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot name a plugin|is taken by another plugin"):
+    with pytest.raises(UserError, match=r"cannot name a plugin|is taken by another plugin"):
         write_plugin(name, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -56,7 +56,7 @@ def test_other_groups_comments_and_extras_are_understood(tmp_path: Path) -> None
 def test_only_the_headers_of_metadata_are_read(tmp_path: Path) -> None:
     text = "Name: A.b\nVersion: 2\nRequires-Dist: x\nRequires-Dist: y; extra == 'z'\n\nRequires-Dist: no\nName: no\n"
     install(tmp_path, "A.b-2.dist-info", "", text)
-    assert read_metadata(tmp_path / "A.b-2.dist-info") == ("A.b", "2", ("x", "y; extra == 'z'"))
+    assert read_metadata(str(tmp_path / "A.b-2.dist-info")) == ("A.b", "2", ("x", "y; extra == 'z'"))
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "0.2", "1.0", "0.1.5.dev1", "0.10"])

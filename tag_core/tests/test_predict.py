@@ -26,6 +26,7 @@ Call = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def trained(tmp_path: Path, toy_recipe: dict[str, Any]) -> Path:
+    toy_recipe["train"].update(epochs=8, best="-val_loss")
     tag_core.train(toy_recipe, out=tmp_path / "run")
     return tmp_path / "run"
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tag_core import Component, hookimpl
 from tag_core.errors import UnreadableInput
 from tag_core.kinds import Backbone, Loss
+from tag_core.media.sources import expand_inputs
 from tag_core.records import Record
 
 
@@ -48,6 +49,10 @@ class Points:
     def __init__(self, source: str | list[str], labelled: bool = True, noise: float = 0.0) -> None:
         self.files = sorted(map(str, Path(source).glob("*.txt"))) if isinstance(source, str) else list(source)
         self.labelled, self.noise = labelled, noise
+
+    @classmethod
+    def expand(cls, inputs: list[str]) -> list[str]:
+        return expand_inputs(inputs, cls.suffixes)
 
     def __len__(self) -> int:
         return len(self.files)

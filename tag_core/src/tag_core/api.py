@@ -193,7 +193,8 @@ def check(recipe: RecipeLike, overrides: Sequence[str] = ()) -> tuple[list[str],
             plan = epoch_plan(len(train_set), resolved.train.batch_size, resolved.train.seed, 0, shuffle=True)
             for loaded in islice(trainer.loader.read(plan[:2]), 2):
                 trainer.step([loaded.samples])
-                lines.append(f"batch of {len(loaded.samples)}: loss {trainer.position.loss_sum:.4f} in sum")
+                loss = float(trainer.loss_sums[0]) / max(trainer.position.loss_count, 1)
+                lines.append(f"batch of {len(loaded.samples)}: mean loss so far {loss:.4f}")
             return [*lines, str(trainer.loader.coverage)], len(trainer.loader.coverage.unreadable)
         finally:
             trainer.close()

@@ -12,13 +12,12 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 GROUP = "tag.plugins"
 VALUE = re.compile(r"([\w.]+)\s*(?::\s*([\w.]+)\s*)?(\[.*\]\s*)?")
 SIMPLE = re.compile(r"(tag[-_.]core)((?:(?:>=|<)\d+(?:\.\d+)*,?)*)", re.IGNORECASE)
-INFO = re.compile(r"(.+?)(-[^-]*)?(-py[\d.]+)?\.(dist|egg)-info")
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,8 @@ class Claim:
 def find_claims(paths: Sequence[str] | None = None) -> list[Claim]:
     """Every claim of the group, in the order of ``sys.path``; a package found twice counts once."""
     claims: list[Claim] = []
-    for info in _info_folders(sys.path if paths is None else paths):
-        text = _read(info / "entry_points.txt")
+    for info in _info_folders(tuple(sys.path if paths is None else paths)).values():
+        text = _read(f"{info}/entry_points.txt")
         if GROUP in text and (lines := list(_section(text))):
             package, version, requires = read_metadata(info)
             claims += [Claim(name, value, package, version, requires) for name, value in lines]
@@ -69,11 +68,8 @@ def find_claims(paths: Sequence[str] | None = None) -> list[Claim]:
 
 def installed_version(package: str) -> str:
     """The version of an installed package; "0" where it runs without being installed."""
-    wanted = canonical(package)
-    for info in _info_folders(sys.path):
-        if _name(info) == wanted:
-            return read_metadata(info)[1]
-    return "0"
+    info = _info_folders(tuple(sys.path)).get(canonical(package))
+    return read_metadata(info)[1] if info else "0"
 
 
 def canonical(name: str) -> str:
@@ -97,35 +93,34 @@ def _release(version: str) -> list[int]:
     return numbers
 
 
-def read_metadata(info: Path) -> tuple[str, str, tuple[str, ...]]:
+def read_metadata(info: str) -> tuple[str, str, tuple[str, ...]]:
     """(name, version, requirements) of a package; the folder's name fills in for a missing file."""
     headers: dict[str, list[str]] = {}
-    for line in (_read(info / "METADATA") or _read(info / "PKG-INFO")).splitlines():
-        if not line:
-            break
-        key, colon, value = line.partition(":")
-        if colon:
-            headers.setdefault(key, []).append(value.strip())
-    name, version = headers.get("Name", [_name(info)])[0], headers.get("Version", [""])[0]
+    for line in (_read(f"{info}/METADATA") or _read(f"{info}/PKG-INFO")).partition("\n\n")[0].splitlines():
+        key, _, value = line.partition(":")
+        headers.setdefault(key, []).append(value.strip())
+    name, version = headers.get("Name", [_name(os.path.basename(info))])[0], headers.get("Version", [""])[0]
     return name, version, tuple(headers.get("Requires-Dist", ()))
 
 
-def _info_folders(paths: Sequence[str]) -> Iterator[Path]:
-    seen: set[str] = set()
+@cache
+def _info_folders(paths: tuple[str, ...]) -> dict[str, str]:
+    """Canonical name -> .dist-info or .egg-info folder; the first on the path wins."""
+    found: dict[str, str] = {}
     for folder in dict.fromkeys(path or "." for path in paths):
         try:
-            names = sorted(name for name in os.listdir(folder) if name.endswith(("-info", ".egg-info")))
+            names = sorted(os.listdir(folder))
         except OSError:  # a zip file, or nothing there
             continue
-        for path in (Path(folder, name) for name in names):
-            if (name := _name(path)) not in seen:
-                seen.add(name)
-                yield path
+        for name in names:
+            if name.endswith((".dist-info", ".egg-info")):
+                found.setdefault(_name(name), f"{folder}/{name}")
+    return found
 
 
-def _name(info: Path) -> str:
-    match = INFO.fullmatch(info.name)
-    return canonical(match[1]) if match else info.name
+def _name(info: str) -> str:
+    """``My.Pkg-1.0.dist-info`` -> ``my-pkg``."""
+    return canonical(info.rpartition(".")[0].partition("-")[0])
 
 
 def _section(text: str) -> Iterator[tuple[str, str]]:
@@ -138,8 +133,9 @@ def _section(text: str) -> Iterator[tuple[str, str]]:
             yield name.strip(), value.strip()
 
 
-def _read(path: Path) -> str:
+def _read(path: str) -> str:
     try:
-        return path.read_text("utf-8", errors="replace")
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
     except OSError:
         return ""

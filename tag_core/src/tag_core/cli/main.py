@@ -85,8 +85,9 @@ def main(arguments: list[str]) -> int:
     """Run ``tag-run`` with these arguments; returns the exit code."""
     arguments = _global_options_first(arguments)
     show_traceback = "--traceback" in arguments
+    colour = False if os.environ.get("NO_COLOR") else None
     try:
-        result = cli.main(arguments, prog_name="tag-run", standalone_mode=False)
+        result = cli.main(arguments, prog_name="tag-run", standalone_mode=False, color=colour)
         return result if isinstance(result, int) else 0
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)

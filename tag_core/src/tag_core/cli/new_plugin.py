@@ -37,7 +37,7 @@ def new_plugin(name: str, out: str) -> None:
     """
     folder = write_plugin(name, Path(out))
     click.echo(str(folder))
-    click.echo(f"next: cd {folder}; pip install -e .; pytest; tag-run train {name}/first", err=True)
+    click.echo(f"next: cd {folder}; pip install -e '.[test]'; pytest; tag-run train {name}/first", err=True)
 
 
 def write_plugin(name: str, out: Path) -> Path:

@@ -22,11 +22,13 @@ FREE_KEYS += ("train.checkpoint_every", "data.test.", "distribution.")
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write ``state`` in place of ``path``.
+    """Write ``state`` in place of ``path``; what a killed process left half-written beside it is removed.
 
     Raises:
         RunFolderError: disk full, not writable, ...; the previous file is untouched.
     """
+    for left in path.parent.glob(".tag-*.tmp"):
+        left.unlink(missing_ok=True)
     with atomic(path, "wb") as file:
         try:
             torch.save({"format": FORMAT, **state}, file)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import numbers
+import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice, tee
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,7 @@ import torch
 
 from tag_core.config import Recipe
 from tag_core.engine.pool import Failure, WorkerPool
-from tag_core.errors import ConfigError, UserError
+from tag_core.errors import ConfigError, UnreadableInput, UserError
 from tag_core.kinds import Batch, Dataset, Sample
 
 Item = tuple[int, int]
@@ -70,6 +74,9 @@ def datasets(recipe: Recipe, wanted: Sequence[str]) -> dict[str, Any]:
         if name not in recipe.own_source and recipe.holdout == 0:
             continue
         built[name] = Part(dataset, _split(dataset, recipe.holdout)[1]) if name in held_out else dataset
+    if "test" in wanted and "test" not in built:
+        problem = "data.test.source: required (or a data.train.source, and data.holdout above 0)"
+        raise ConfigError(recipe.name, [problem])
     for name, dataset in built.items():
         if len(dataset) == 0:
             raise ConfigError(recipe.name, [f"data.{name}: no samples"])
@@ -84,16 +91,22 @@ def _source(recipe: Recipe) -> Any:
 
 
 def _split(dataset: Any, share: float) -> tuple[list[int], list[int]]:
-    """(kept, held out) indices; each label gives its share, at least one where it has two samples."""
+    """(kept, held out) indices; each label gives its share, one at least and never its last sample.
+
+    Keys are taken relative to the folder they have in common, so that a data set that was moved, or is
+    named by another path, is split the same way: nothing that was trained on is tested on.
+    """
+    keys = [dataset.key(index) for index in range(len(dataset))]
+    common = os.path.commonprefix(keys).rfind("/") + 1  # noqa: RUF071 (keys need not be paths)
+    digests = [hashlib.sha256(key[common:].encode("utf-8", "surrogateescape")).digest() for key in keys]
     groups: dict[str, list[int]] = {}
     for index in range(len(dataset)):
         label = dataset.label(index) if getattr(dataset, "classes", None) else ""
         groups.setdefault(str(label), []).append(index)
     held: set[int] = set()
     for members in groups.values():
-        members.sort(key=lambda i: hashlib.sha256(dataset.key(i).encode("utf-8", "surrogateescape")).digest())
-        count = max(round(share * len(members)), 1 if len(members) > 1 else 0)
-        held.update(members[:count])
+        members.sort(key=digests.__getitem__)
+        held.update(members[: min(max(round(share * len(members)), 1), len(members) - 1)])
     kept = [i for i in range(len(dataset)) if i not in held]
     return kept, sorted(held)
 
@@ -132,35 +145,44 @@ class Loaded:
 
 
 class Loader:
-    """Reads planned batches of a data set, in order, in worker processes that may die."""
+    """Reads planned batches of a data set, in order, in worker processes that may die.
 
-    def __init__(self, dataset: Dataset, workers: int, timeout: float) -> None:
-        self.dataset = dataset
+    Args:
+        timeout: seconds that one sample may take, with workers.
+        strict: raise UnreadableInput at the first sample that cannot be read.
+    """
+
+    def __init__(self, dataset: Dataset, workers: int, timeout: float, strict: bool = False) -> None:
+        self.dataset, self.strict = dataset, strict
         self.coverage = Coverage()
         self.workers = workers
         self._pool = WorkerPool(_Read(dataset), workers, timeout=timeout, start=_start_worker)
 
     def read(self, plan: Iterable[Sequence[Item]]) -> Iterator[Loaded]:
-        """Batches of ``plan`` one by one; about two batches are read ahead."""
-        batches = [list(batch) for batch in plan]
-        ahead = max(2 * max((len(b) for b in batches), default=1), 2 * self.workers, 1)
-        results = self._pool.map((item for batch in batches for item in batch), ahead=ahead)
+        """Batches of ``plan`` one by one; about two of its first one's size are read ahead."""
+        plan = iter(plan)
+        first = list(islice(plan, 1))
+        batches, ahead_of_them = tee(chain(first, plan))
+        ahead = max(2 * sum(map(len, first)), 2 * self.workers, 1)
+        results = self._pool.map(chain.from_iterable(ahead_of_them), ahead=ahead)
         for batch in batches:
             loaded = Loaded([], [], {})
-            for _ in batch:
-                (index, _seed), result = next(results)
-                self._count(index, result)
-                if isinstance(result, Failure):
-                    loaded.failures[index] = result
-                else:
-                    loaded.samples.append(result)
-                    loaded.indices.append(index)
+            with contextlib.nullcontext() if self.workers else _own_generators():
+                for (index, _seed), result in islice(results, len(batch)):
+                    self._count(index, result)
+                    if isinstance(result, Failure):
+                        loaded.failures[index] = result
+                    else:
+                        loaded.samples.append(result)
+                        loaded.indices.append(index)
             yield loaded
 
     def _count(self, index: int, result: Sample | Failure) -> None:
         self.coverage.total += 1
         if isinstance(result, Failure):
             self.coverage.unreadable[self.dataset.key(index)] = result.reason
+            if self.strict:
+                raise UnreadableInput(self.dataset.key(index), result.reason)
         elif damage := result.get("damage"):
             self.coverage.damaged[self.dataset.key(index)] = damage
 
@@ -180,11 +202,16 @@ def epoch_plan(
     if shuffle:
         generator = torch.Generator().manual_seed(_mix(seed, epoch, -1))
         order = torch.randperm(length, generator=generator).tolist()
-    items = [(index, _mix(seed, epoch, index)) for index in order]
+    items = [item(index, seed, epoch) for index in order]
     batches = [items[i : i + batch_size] for i in range(0, length, batch_size)]
     if drop_last and len(batches) > 1 and len(batches[-1]) < batch_size:
         batches.pop()
     return batches
+
+
+def item(index: int, seed: int, epoch: int) -> Item:
+    """What to read of a data set, with the seed of its random choices in this epoch."""
+    return index, _mix(seed, epoch, index)
 
 
 def _mix(*numbers: int) -> int:
@@ -196,24 +223,29 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Stack tensors [N, ...] and numbers [N]; everything else becomes a list.
 
     Raises:
-        UserError: tensors of one key differ in shape.
+        UserError: tensors of one key differ in shape, or samples have different keys.
     """
     batch: dict[str, Any] = {}
-    for key, first in samples[0].items():
-        values = [sample[key] for sample in samples]
-        if isinstance(first, np.ndarray):
-            values = [torch.from_numpy(value) for value in values]
-        if isinstance(values[0], torch.Tensor):
+    for sample in samples:
+        if odd := samples[0].keys() ^ sample.keys():
+            raise UserError(f"samples of a batch differ: only some have {', '.join(map(repr, sorted(odd)))}")
+    for key in samples[0]:
+        values = [_tensor(sample[key]) for sample in samples]
+        if all(isinstance(value, torch.Tensor) for value in values):
             shapes = {tuple(value.shape) for value in values}
             if len(shapes) > 1:
                 listed = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
                 raise UserError(f"samples of a batch differ in {key!r}: {listed}; add a resize or crop transform")
             batch[key] = torch.stack(values)
-        elif isinstance(first, (int, float)) and all(isinstance(v, (int, float)) for v in values):
+        elif all(isinstance(value, numbers.Real) for value in values):
             batch[key] = torch.tensor(values)
         else:
             batch[key] = values
     return batch
+
+
+def _tensor(value: Any) -> Any:
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def same_shapes(loaded: Loaded) -> Iterator[tuple[list[Sample], list[int]]]:
@@ -230,23 +262,30 @@ def _shapes(sample: Sample) -> list[tuple[str, tuple[int, ...]]]:
 
 
 class _Read:
-    """Reads one sample under its seed, leaving this process's own generators alone."""
+    """Reads one sample under its seed."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
     def __call__(self, item: Item) -> Sample:
         index, seed = item
-        before = random.getstate(), np.random.get_state()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)
-            random.seed(seed)
-            try:
-                return self.dataset[index]
-            finally:
-                random.setstate(before[0])
-                np.random.set_state(before[1])
+        # torch.manual_seed would seed the GPU's generator too, and take 0.15 ms or more where there is none.
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        return self.dataset[index]
+
+
+@contextlib.contextmanager
+def _own_generators() -> Iterator[None]:
+    """Around reading in this process: its generators go on as if nothing had been read."""
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
 
 
 def _start_worker() -> None:

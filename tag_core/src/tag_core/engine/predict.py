@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from tag_core.config import Recipe
-from tag_core.engine.data import Coverage, Item, Loader, epoch_plan
+from tag_core.engine.data import Coverage, Loader, item
 from tag_core.engine.distributed import Distribution
 from tag_core.engine.session import predict_batches, records_of, task_with_weights
 from tag_core.errors import ConfigError, RunFolderError
@@ -25,13 +27,14 @@ class Predictor:
     Args:
         recipe: resolved; names the weights and, in ``data.test``, how inputs are prepared.
         inputs: files, in the order in which records are wanted.
+        strict: raise UnreadableInput at the first that cannot be read.
 
     Raises:
         WeightsError: the weights are missing or do not fit.
         ConfigError: the recipe's test data cannot take plain files.
     """
 
-    def __init__(self, recipe: Recipe, inputs: Sequence[str], distribution: Distribution) -> None:
+    def __init__(self, recipe: Recipe, inputs: Sequence[str], distribution: Distribution, strict: bool = False) -> None:
         spec = recipe.data.get("test")
         if spec is None or not (spec.takes("source") and spec.takes("labelled")):
             raise ConfigError(recipe.name, ["data.test: prediction needs a data set with source and labelled"])
@@ -39,23 +42,26 @@ class Predictor:
         self.task: nn.Module
         self.task, self.classes = task_with_weights(recipe, distribution)
         options: dict[str, Any] = {"source": self.inputs, "labelled": False}
-        self.loader = Loader(spec.with_options(**options).build(), recipe.eval.workers, timeout=recipe.eval.timeout)
+        dataset = spec.with_options(**options).build()
+        self.loader = Loader(dataset, recipe.eval.workers, timeout=recipe.eval.timeout, strict=strict)
 
     def records(self, indices: Sequence[int]) -> Iterator[list[Record]]:
         """The records of each of these inputs, in their order."""
-        items = epoch_plan(len(self.inputs), 1, self.recipe.train.seed, 0, shuffle=False)
-        chosen: list[Item] = [items[index][0] for index in indices]
+        return self._records(self._batches(indices))
+
+    def _batches(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
         size = self.recipe.eval.batch_size
-        plan = [chosen[i : i + size] for i in range(0, len(chosen), size)]
+        return (indices[i : i + size] for i in range(0, len(indices), size))
+
+    def _records(self, batches: Iterator[Sequence[int]]) -> Iterator[list[Record]]:
+        planned, batches = tee(batches)
+        plan = ([item(index, self.recipe.train.seed, 0) for index in batch] for batch in planned)
+        reads = predict_batches(self.task, self.loader, plan, self.distribution, self.recipe.eval.precision)
         found: dict[int, list[Record]] = {}
-        waiting = iter(indices)
-        expected = next(waiting, None)
-        precision = self.recipe.eval.precision
-        for read in predict_batches(self.task, self.loader, plan, self.distribution, precision):
-            found.update(records_of(self.task, read, self.loader))
-            while expected in found:
-                yield found.pop(expected)
-                expected = next(waiting, None)
+        for index in chain.from_iterable(batches):
+            while index not in found:
+                found.update(records_of(self.task, next(reads), self.loader))
+            yield found.pop(index)
 
     def close(self) -> None:
         self.loader.close()
@@ -69,34 +75,43 @@ class Predictor:
         Raises:
             RunFolderError: the folder holds predictions of other inputs or another recipe.
         """
-        parts = folder / "predictions"
-        size = self.recipe.eval.shard_size
+        parts, whole, size = folder / "predictions", folder / "predictions.jsonl", self.recipe.eval.shard_size
         shards = [range(i, min(i + size, len(self.inputs))) for i in range(0, len(self.inputs), size)]
         if self.distribution.is_main:
             self._claim(folder, parts)
         self.distribution.gather(None)
-        if (folder / "predictions.jsonl").is_file():
-            shards = []
-        for number in range(self.distribution.rank, len(shards), self.distribution.world):
-            path = parts / f"part-{number:06d}.jsonl"
-            if not path.is_file():
-                with atomic(path) as file:
-                    for records in self.records(shards[number]):
-                        file.writelines(f"{record.to_json()}\n" for record in records)
-            progress(len(shards[number]))
-        self.distribution.gather(None)
+        if not whole.is_file():
+            paths = {_part(parts, number): shard for number, shard in enumerate(shards)}
+            mine = list(paths.items())[self.distribution.rank :: self.distribution.world]
+            self._write_shards(mine, progress)
+            self.distribution.gather(None)
+            if self.distribution.is_main:
+                _join(whole, list(paths))
         if self.distribution.is_main:
-            _join(folder, parts, len(shards))
+            for path in [*parts.glob("part-*.jsonl"), *parts.glob(".tag-*.tmp")]:
+                path.unlink(missing_ok=True)
         self.distribution.gather(None)
-        return coverage_of(folder / "predictions.jsonl", len(self.inputs))
+        return coverage_of(whole, len(self.inputs))
+
+    def _write_shards(self, shards: list[tuple[Path, range]], progress: Callable[[int], None]) -> None:
+        """Those that are not there yet, reading ahead from one into the next."""
+        missing = [shard for shard in shards if not shard[0].is_file()]
+        progress(sum(len(shard) for _, shard in shards) - sum(len(shard) for _, shard in missing))
+        stream = self._records(chain.from_iterable(self._batches(shard) for _, shard in missing))
+        for path, shard in missing:
+            with atomic(path) as file:
+                for records in islice(stream, len(shard)):
+                    file.writelines(f"{record.to_json()}\n" for record in records)
+                    progress(1)
 
     def _claim(self, folder: Path, parts: Path) -> None:
-        recipe = self.recipe.to_dict()
-        described = json.dumps([self.inputs, recipe["task"], recipe["data"].get("test"), recipe["weights"]])
+        recipe, options = self.recipe.to_dict(), self.recipe.eval
+        described = [self.inputs, recipe["task"], recipe["data"].get("test"), options.precision, self.classes]
         mine = {
             "inputs": len(self.inputs),
-            "shard_size": self.recipe.eval.shard_size,
-            "fingerprint": hashlib.sha256(described.encode("utf-8", "surrogateescape")).hexdigest(),
+            "shard_size": options.shard_size,
+            "fingerprint": hashlib.sha256(json.dumps(described).encode()).hexdigest(),
+            "weights": _fingerprint(self.task),
         }
         manifest = parts / "manifest.json"
         try:
@@ -112,14 +127,24 @@ class Predictor:
             )
 
 
-def _join(folder: Path, parts: Path, count: int) -> None:
+def _part(parts: Path, number: int) -> Path:
+    return parts / f"part-{number:06d}.jsonl"
+
+
+def _join(whole: Path, parts: Sequence[Path]) -> None:
     """One file of all shards, which then are not needed any more."""
-    if count:
-        with atomic(folder / "predictions.jsonl") as whole:
-            for number in range(count):
-                whole.write((parts / f"part-{number:06d}.jsonl").read_text("utf-8"))
-    for path in parts.glob("part-*.jsonl"):
-        path.unlink()
+    with atomic(whole) as file:
+        for path in parts:
+            file.write(path.read_text("utf-8"))
+
+
+def _fingerprint(task: nn.Module) -> str:
+    """Of the weights themselves: a file may be written anew under the same name."""
+    digest = hashlib.sha256()
+    for name, tensor in task.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def coverage_of(path: Path, total: int) -> Coverage:

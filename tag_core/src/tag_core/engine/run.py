@@ -15,9 +15,11 @@ from typing import Any
 import tomli_w
 
 from tag_core.config import Recipe
+from tag_core.engine.data import Coverage
 from tag_core.errors import RunFolderError
 from tag_core.files import write_json, write_text
 from tag_core.plugins import installed
+from tag_core.records import Record, _finite
 
 log = logging.getLogger("tag")
 
@@ -52,6 +54,9 @@ class Run:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(handler)
         self._handler = handler
+        self._level = log.level
+        if log.level == logging.NOTSET:  # called from Python: log.txt gets everything all the same
+            log.setLevel(logging.INFO)
         write_text(self.folder / "recipe.toml", tomli_w.dumps(self.recipe.to_dict()))
         write_json(self.folder / "plugins.json", self.origins())
         write_json(self.folder / "environment.json", environment())
@@ -61,6 +66,7 @@ class Run:
         if self.main:
             installed().event("tag_run_finished", run=self, outcome=outcome)
             log.removeHandler(self._handler)
+            log.setLevel(self._level)
             self._handler.close()
 
     def origins(self) -> list[dict[str, str]]:
@@ -86,13 +92,22 @@ class Run:
         self.scores_rows += 1
         if self.main:
             with open(self.scores_path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps(_finite(row)) + "\n")
 
     def cut_scores(self, rows: int) -> None:
         self.scores_rows = rows
         if self.main:
             kept = self.scores_path.read_text("utf-8").splitlines()[:rows] if self.scores_path.is_file() else []
             write_text(self.scores_path, "".join(f"{line}\n" for line in kept))
+
+    def write_unreadable(self, coverage: Coverage) -> None:
+        """``unreadable.jsonl``: a record for each input that could not be read, or only in part."""
+        records = [Record(source=source, error=reason) for source, reason in coverage.unreadable.items()]
+        records += [Record(source=source, damage=damage) for source, damage in coverage.damaged.items()]
+        if self.main and records:
+            path = self.folder / "unreadable.jsonl"
+            write_text(path, "".join(f"{record.to_json()}\n" for record in records))
+            log.info("%d unreadable and %d damaged inputs: %s", len(coverage.unreadable), len(coverage.damaged), path)
 
 
 def default_folder(kind: str, name: str) -> Path:

@@ -60,11 +60,13 @@ def task_with_weights(recipe: Recipe, distribution: Distribution) -> tuple[nn.Mo
     weights = read_weights(recipe.weights, recipe.task.target, backbone_class)
     classes = weights.classes or _guess_classes(recipe, weights, backbone_class)
     torch.manual_seed(recipe.train.seed)
-    task = recipe.task.build(classes=classes)
+    task: Any = recipe.task.build(classes=classes)
     log.info("weights %s: %s", recipe.weights, load_weights(weights, task, strict=True))
     task.to(distribution.device).eval()
     if recipe.eval.channels_last:
         channels_last(task)
+    if recipe.eval.compile:
+        task.predict = torch.compile(task.predict)
     return task, classes
 
 

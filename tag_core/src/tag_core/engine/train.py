@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tag_core.config import Recipe, Spec
 from tag_core.engine import checkpoint
-from tag_core.engine.data import Coverage, Loader, collate, datasets, epoch_plan
+from tag_core.engine.data import Coverage, Item, Loader, collate, datasets, epoch_plan
 from tag_core.engine.distributed import Distribution, to_device
 from tag_core.engine.evaluate import better, evaluate
 from tag_core.engine.progress import Progress
@@ -41,9 +41,7 @@ class Position:
     scores_rows: int = 0
     best: float | None = None
     best_epoch: int = -1
-    loss_sum: float = 0.0
     loss_count: int = 0
-    epoch_loss_sum: float = 0.0
     epoch_loss_count: int = 0
 
 
@@ -103,11 +101,13 @@ class Trainer:
     def __init__(self, recipe: Recipe, run: Run, distribution: Distribution, saved: dict[str, Any] | None) -> None:
         self.recipe, self.run, self.distribution = recipe, run, distribution
         self.options, self.position = recipe.train, Position()
+        # Sums of this process's losses since the last row and in this epoch, kept on the device: reading
+        # them at every step would make a GPU wait for the CPU.
+        self.loss_sums = torch.zeros(2, dtype=torch.float64, device=distribution.device)
         self._reproducible()
         self.data = datasets(recipe, ("train", "val"))
         self.classes = list(getattr(self.data["train"], "classes", None) or [])
-        plan = epoch_plan(len(self.data["train"]), self._macro_batch, 0, 0, shuffle=False, drop_last=self._drop)
-        self.steps_per_epoch = len(plan)
+        self.steps_per_epoch = len(self._plan(0))
         self._build_model(fresh=saved is None)
         self._build_optimizer()
         if saved:
@@ -117,13 +117,11 @@ class Trainer:
             Loader(self.data["val"], recipe.eval.workers, timeout=recipe.eval.timeout) if "val" in self.data else None
         )
 
-    @property
-    def _macro_batch(self) -> int:
-        return self.options.batch_size * self.options.accumulate
-
-    @property
-    def _drop(self) -> bool:
-        return self.options.drop_last
+    def _plan(self, epoch: int) -> list[list[Item]]:
+        """The samples of each optimizer step of an epoch, over all processes and micro-batches."""
+        options, size = self.options, self.options.batch_size * self.options.accumulate
+        length = len(self.data["train"])
+        return epoch_plan(length, size, options.seed, epoch, shuffle=True, drop_last=options.drop_last)
 
     def _reproducible(self) -> None:
         checkpoint.seed_everything(self.options.seed)
@@ -174,8 +172,12 @@ class Trainer:
             self.ema.load_state_dict(saved["averaged"])
         self.scaler.load_state_dict(saved["scaler"])
         self.position = Position(**saved["position"])
-        states = saved["random"]
-        checkpoint.set_random_state(states[self.distribution.rank % len(states)])
+        states, rank = saved["random"], self.distribution.rank
+        checkpoint.set_random_state(states[rank % len(states)])
+        if len(states) == self.distribution.world or rank == 0:
+            mine = states[rank : rank + 1] if len(states) == self.distribution.world else states
+            for state in mine:
+                self.loss_sums += self.loss_sums.new_tensor(state["loss_sums"])
         self.run.cut_scores(self.position.scores_rows)
 
     def fit(self, strict: bool) -> Trained:
@@ -197,16 +199,8 @@ class Trainer:
 
     def _train_epoch(self, strict: bool, stopped: threading.Event) -> None:
         at, options, world = self.position, self.options, self.distribution.world
-        macro = epoch_plan(
-            len(self.data["train"]),
-            self._macro_batch,
-            options.seed,
-            at.epoch,
-            shuffle=True,
-            drop_last=self._drop,
-        )[at.batch :]
-        size = options.batch_size
-        micro = [batch[i : i + size] for batch in macro for i in range(0, self._macro_batch, size)]
+        macro, size = self._plan(at.epoch)[at.batch :], options.batch_size
+        micro = [batch[i : i + size] for batch in macro for i in range(0, size * options.accumulate, size)]
         mine = [batch[self.distribution.rank :: world] for batch in micro]
         self.task.train()
         self.loader.coverage = Coverage()
@@ -239,18 +233,18 @@ class Trainer:
             factor = self.schedule(self.position.step)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
-            loss = self._forward_backward(micro_batches, total, alone=some_empty)
+            self._forward_backward(micro_batches, total, alone=some_empty)
             self._update()
-            self._count(loss, total)
+            self.position.loss_count += total
+            self.position.epoch_loss_count += total
         self.position.step += 1
         if self.position.step % self.options.log_every == 0:
             self._log_step()
         return any(stop for _, stop in everywhere)
 
-    def _forward_backward(self, micro_batches: list[list[Any]], total: int, alone: bool) -> float:
+    def _forward_backward(self, micro_batches: list[list[Any]], total: int, alone: bool) -> None:
         forward = self.task if alone else self.forward
         device, precision = self.distribution.device, self.options.precision
-        sums = []
         for number, samples in enumerate(micro_batches):
             if not samples:
                 continue
@@ -262,10 +256,9 @@ class Trainer:
                 # The wrapper averages over processes, hence the factor of their number.
                 share = len(samples) / total * (1 if alone else self.distribution.world)
                 self.scaler.scale(loss * share if share != 1 else loss).backward()
-            sums.append(loss.detach() * len(samples))
+            self.loss_sums += loss.detach().double() * len(samples)
         if alone:
             self.distribution.sum_gradients(self.task)
-        return float(torch.stack(sums).sum()) if sums else 0.0
 
     def _update(self) -> None:
         if self.options.clip_norm:
@@ -277,32 +270,29 @@ class Trainer:
         if self.ema is not None:
             self.ema.update_parameters(self.task)
 
-    def _count(self, loss_sum: float, total: int) -> None:
-        at = self.position
-        if self.distribution.world > 1:
-            loss_sum = sum(self.distribution.gather(loss_sum))
-        if not math.isfinite(loss_sum) and self.scaler.is_enabled() is False:
+    def _mean_loss(self, which: int, count: int) -> float:
+        """Take one of the two sums, over all processes, and start it anew."""
+        total = sum(self.distribution.gather(float(self.loss_sums[which])))
+        self.loss_sums[which] = 0
+        if not math.isfinite(total) and not self.scaler.is_enabled():
+            step = self.position.step
             raise ConfigError(
-                self.recipe.name,
-                [f"the loss became {loss_sum} at step {at.step}; try a smaller optimizer.lr"],
+                self.recipe.name, [f"the loss became {total} before step {step}; try a smaller optimizer.lr"]
             )
-        at.loss_sum += loss_sum
-        at.loss_count += total
-        at.epoch_loss_sum += loss_sum
-        at.epoch_loss_count += total
+        return total / count if count else math.nan
 
     def _log_step(self) -> None:
         at = self.position
         row = {"epoch": at.epoch, "step": at.step, "lr": self.optimizer.param_groups[0]["lr"]}
-        row["train_loss"] = at.loss_sum / max(at.loss_count, 1)
+        row["train_loss"] = self._mean_loss(0, at.loss_count)
         self.run.add_scores(row)
-        at.loss_sum, at.loss_count, at.scores_rows = 0.0, 0, self.run.scores_rows
+        at.loss_count, at.scores_rows = 0, self.run.scores_rows
 
     def _end_epoch(self) -> dict[str, Any]:
         at, options = self.position, self.options
         row: dict[str, Any] = {"epoch": at.epoch, "step": at.step}
-        row["epoch_loss"] = at.epoch_loss_sum / max(at.epoch_loss_count, 1)
-        at.epoch_loss_sum, at.epoch_loss_count = 0.0, 0
+        row["epoch_loss"] = self._mean_loss(1, at.epoch_loss_count)
+        at.epoch_loss_count = 0
         at.epoch, at.batch = at.epoch + 1, 0
         is_best = False
         if options.validate_every and at.epoch % options.validate_every == 0 and self.val_loader:
@@ -342,7 +332,7 @@ class Trainer:
     def save(self, name: str) -> None:
         """Write ``checkpoints/<name>.pt``; every rank takes part, rank 0 writes."""
         model, optimizer = self.distribution.state(self.task, self.optimizer)
-        states = self.distribution.gather(checkpoint.random_state())
+        states = self.distribution.gather({**checkpoint.random_state(), "loss_sums": self.loss_sums.tolist()})
         if not self.run.main:
             return
         state: dict[str, Any] = {"model": model, "classes": self.classes, "recipe": self.recipe.to_dict()}

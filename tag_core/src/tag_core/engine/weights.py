@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import urllib.error
-import urllib.request
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tag_core.engine.download import download
 from tag_core.errors import WeightsError
 
 StateDict = dict[str, Tensor]
 Layout = Callable[[StateDict], StateDict]
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -85,10 +82,13 @@ def read_weights(source: str, task_class: object, backbone_class: object) -> Wei
             raise WeightsError(f"weights {source}: add '#sha256=<digest>' so that the file can be checked")
         path = download(url, digest)
     else:
-        path = Path(source)
+        path = Path(source).expanduser()
         if not path.is_file():
+            what = "is a folder, not a weights file" if path.is_dir() else "no such file"
+            inside = sorted(path.glob("**/*.pt"))[:3] if path.is_dir() else []
+            hint = f"; in it: {', '.join(map(str, inside))}" if inside else ""
             names = f"; published names: {', '.join(published)}" if published else ""
-            raise WeightsError(f"weights {source}: no such file{names}")
+            raise WeightsError(f"weights {source}: {what}{hint}{names}")
     found = read_file(path)
     if classes:
         found.classes = classes
@@ -101,25 +101,49 @@ def read_file(path: Path) -> Weights:
     Raises:
         WeightsError: the file cannot be read without executing code, or holds no tensors.
     """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            data: Any = load_file(path)
-        else:
-            data = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"weights {path}: damaged, or not a weights file: {reason}") from error
+    data = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     classes = data.get("classes") if isinstance(data, Mapping) else None
     for key in ("ema", "model", "state_dict"):
-        if isinstance(data, Mapping) and isinstance(data.get(key), Mapping) and data[key]:
+        if isinstance(data, Mapping) and _holds_tensors(data.get(key)):
             data = data[key]
             break
-    if not isinstance(data, Mapping) or not any(isinstance(value, Tensor) for value in data.values()):
+    if not _holds_tensors(data):
         raise WeightsError(f"weights {path}: holds no state dict (a table of tensors by name)")
     state = {str(k).removeprefix("module."): v for k, v in data.items() if isinstance(v, Tensor)}
     return Weights(str(path), state, list(classes) if isinstance(classes, (list, tuple)) else None)
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(f"weights {path}: {_why_not(path, error)}") from error
+
+
+def _why_not(path: Path, error: Exception) -> str:
+    """Torch's own text would advise to load the file unsafely."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror}"
+    if found := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"holds Python objects ({found[1]}), which Tag does not load; save its state_dict() instead"
+    if path.stat().st_size == 0:
+        return "an empty file (0 bytes)"
+    return "damaged or cut off, or not a weights file of PyTorch"
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise WeightsError(f"weights {path}: needs safetensors; type: pip install safetensors") from error
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise WeightsError(f"weights {path}: damaged or cut off, or not a safetensors file ({error})") from error
+
+
+def _holds_tensors(data: object) -> bool:
+    return isinstance(data, Mapping) and any(isinstance(value, Tensor) for value in data.values())
 
 
 def fit(weights: Weights, task: nn.Module) -> tuple[StateDict, str]:
@@ -165,51 +189,3 @@ def load_weights(weights: Weights, task: nn.Module, *, strict: bool) -> LoadRepo
         raise WeightsError(f"weights {weights.source} do not fit this model: {report}")
     task.load_state_dict({**own, **fitting})
     return report
-
-
-def download(url: str, sha256: str) -> Path:
-    """A file from ``url`` in the cache, resumed if it was broken off, its checksum verified.
-
-    The cache is ``$TAG_CACHE``, by default ``~/.cache/tag``.
-
-    Raises:
-        WeightsError: the address cannot be reached, or the file is not the one that was published.
-    """
-    cache = Path(os.environ.get("TAG_CACHE", "~/.cache/tag")).expanduser()
-    name = url.rpartition("/")[2]
-    path, partial = cache / f"{sha256[:8]}-{name}", cache / f"{sha256[:8]}-{name}.part"
-    if path.is_file():
-        return path
-    advice = f"download it elsewhere and give the file: weights=/path/to/{name}"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        _fetch(url, partial)
-    except urllib.error.HTTPError as error:
-        raise WeightsError(f"weights {url}: the server answered {error.code} {error.reason}; {advice}") from error
-    except OSError as error:
-        reason = getattr(error, "reason", None) or error.strerror or error
-        raise WeightsError(f"weights {url}: cannot be reached ({reason}); {advice}") from error
-    digest = hashlib.sha256(partial.read_bytes()).hexdigest()
-    if not digest.startswith(sha256.lower()):
-        partial.unlink()
-        raise WeightsError(f"weights {url}: checksum {digest[:16]}... is not {sha256[:16]}...; {advice}")
-    os.replace(partial, path)
-    return path
-
-
-def _fetch(url: str, partial: Path) -> None:
-    have = partial.stat().st_size if partial.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=30)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:  # 416: the part on disk is already the whole file
-            raise
-        return
-    with response, open(partial, "ab" if have and response.status == 206 else "wb") as file:
-        expected = response.headers.get("Content-Length")
-        received = 0
-        while chunk := response.read(CHUNK):
-            received += file.write(chunk)
-    if expected is not None and received < int(expected):
-        raise OSError(f"the connection broke off after {have + received} bytes; run the same command to go on")
