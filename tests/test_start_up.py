@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -20,9 +21,15 @@ LIGHT = ["--help", "list", "list backbone --json", "show core/sgd", "show core/s
 LIGHT += ["recipes", "recipes --json", "train --help", "predict --help", "new-plugin --help"]
 
 
+def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TAG_")}
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize("arguments", LIGHT)
 def test_a_command_that_tells_names_imports_nothing_heavy(arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments.split()], capture_output=True, text=True)
+    done = python(PROGRAM, *arguments.split())
     assert done.returncode == 0, done.stderr
     code, modules = json.loads(done.stderr.splitlines()[-1])
     assert code == 0
@@ -32,7 +39,7 @@ def test_a_command_that_tells_names_imports_nothing_heavy(arguments: str) -> Non
 
 @pytest.mark.parametrize("name", ["core/nothing", "video/nothing", "nothing"])
 def test_a_wrong_name_is_told_without_importing_torch(name: str) -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, "show", name], capture_output=True, text=True)
+    done = python(PROGRAM, "show", name)
     code, modules = json.loads(done.stderr.splitlines()[-1])
     assert code == 2
     assert "torch" not in modules
@@ -40,5 +47,5 @@ def test_a_wrong_name_is_told_without_importing_torch(name: str) -> None:
 
 def test_importing_the_package_leaves_its_verbs_for_later() -> None:
     program = "import sys, tag_core; print('torch' in sys.modules, callable(tag_core.train), 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = python(program)
     assert done.stdout.split() == ["False", "True", "True"], done.stderr

@@ -122,7 +122,7 @@ def test_the_wrong_number_of_weights_is_told_with_both_numbers(logits):
 
 @pytest.mark.parametrize(
     "options",
-    [{"alpha": 0.25}, {"form": "sigmoid", "class_weights": [1.0]}, {"gamma": -1.0}, {"reduction": "sum"}],
+    [{"alpha": 0.25}, {"form": "sigmoid", "class_weights": [1.0]}, {"gamma": -1.0}],
 )
 def test_focal_refuses_options_that_do_not_go_together(options):
     with pytest.raises(ValueError, match=next(iter(set(options) - {"form"}))):

@@ -21,12 +21,18 @@ from tag_core.records import Record
 
 @hookimpl
 def tag_datasets() -> list[Component]:
-    return [Component("points", "toy_plugin:Points", "Text files that hold a point and a label")]
+    return [
+        Component("points", "toy_plugin:Points", "Text files that hold a point and a label"),
+        Component("named", "toy_plugin:Named", "The same, one folder per class"),
+    ]
 
 
 @hookimpl
 def tag_backbones() -> list[Component]:
-    return [Component("mlp", "toy_plugin:MLP", "Two layers")]
+    return [
+        Component("mlp", "toy_plugin:MLP", "Two layers"),
+        Component("conv", "toy_plugin:Conv", "Points painted on a small picture"),
+    ]
 
 
 @hookimpl
@@ -77,6 +83,34 @@ class Points:
         return sample
 
 
+class Named(Points):
+    """Points in one folder per class.
+
+    Args:
+        source: the folder that holds the class folders, or files.
+        labelled: whether the label is read.
+        noise: standard deviation of noise on the points.
+        classes: names in index order; default: the folders, sorted.
+    """
+
+    def __init__(
+        self, source: str | list[str], labelled: bool = True, noise: float = 0.0, classes: list[str] = []
+    ) -> None:
+        super().__init__(list_inputs(source), labelled, noise)
+        self.classes = classes or sorted({Path(file).parent.name for file in self.files})
+
+    def label(self, index: int) -> int:
+        return self.classes.index(Path(self.files[index]).parent.name)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = super().__getitem__(index)
+        return {**sample, "label": self.label(index)} if self.labelled else sample
+
+
+def list_inputs(source: str | list[str]) -> list[str]:
+    return Points.expand([source] if isinstance(source, str) else source)
+
+
 def misbehave(word: str, source: str) -> None:
     if word == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -103,6 +137,20 @@ class MLP(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.layers(inputs)
+
+
+class Conv(nn.Module):
+    """A convolution and batch norm over the outer product of the point with itself."""
+
+    feature_dim = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 2, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        picture = (inputs.unsqueeze(2) + inputs.unsqueeze(1)).unsqueeze(1)
+        return self.norm(self.conv(picture)).relu().mean(dim=(2, 3))
 
 
 class PointTask(nn.Module):

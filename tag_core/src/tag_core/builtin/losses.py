@@ -21,10 +21,10 @@ class _ClassWeighted(nn.Module):
     """Keeps a weight per class beside the model, but out of its checkpoints."""
 
     weights: Tensor | None
+    option = "class_weights"
 
-    def __init__(self, option: str, weights: list[float] | None) -> None:
+    def __init__(self, weights: list[float] | None) -> None:
         super().__init__()
-        self.option = option
         self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
 
     def check(self, num_classes: int) -> None:
@@ -44,7 +44,7 @@ class CrossEntropy(_ClassWeighted):
     """
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: list[float] | None = None) -> None:
-        super().__init__("class_weights", class_weights)
+        super().__init__(class_weights)
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing must be between 0 and 1, not {label_smoothing}")
         self.label_smoothing = label_smoothing
@@ -65,8 +65,10 @@ class BCE(_ClassWeighted):
             over samples (as YouTube-8M models are trained).
     """
 
+    option = "pos_weight"
+
     def __init__(self, pos_weight: list[float] | None = None, reduction: Literal["mean", "sum"] = "mean") -> None:
-        super().__init__("pos_weight", pos_weight)
+        super().__init__(pos_weight)
         self.reduction = reduction
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -86,8 +88,6 @@ class Focal(_ClassWeighted):
         form: "softmax" for one label a sample, "sigmoid" for each class on its own (hard labels).
         alpha: sigmoid only: weight of positives, 1 - alpha of negatives; the paper's best is 0.25.
         class_weights: softmax only: one weight per class, in the order of the classes.
-        reduction: sigmoid only: "mean" over all samples and classes, or the "sum" over classes and
-            then the mean over samples.
     """
 
     def __init__(
@@ -96,45 +96,34 @@ class Focal(_ClassWeighted):
         form: Literal["softmax", "sigmoid"] = "softmax",
         alpha: float | None = None,
         class_weights: list[float] | None = None,
-        reduction: Literal["mean", "sum"] = "mean",
     ) -> None:
-        super().__init__("class_weights", class_weights)
+        super().__init__(class_weights)
         if gamma < 0:
             raise ValueError(f"gamma must be 0 or more, not {gamma}")
-        if form == "softmax" and (alpha is not None or reduction != "mean"):
-            raise ValueError("alpha and reduction need form = 'sigmoid'; with softmax use class_weights")
+        if form == "softmax" and alpha is not None:
+            raise ValueError("alpha needs form = 'sigmoid'; with softmax use class_weights")
         if form == "sigmoid" and class_weights is not None:
             raise ValueError("class_weights need form = 'softmax'; with sigmoid use alpha")
-        self.gamma, self.form, self.alpha, self.reduction = gamma, form, alpha, reduction
+        self.gamma, self.form, self.alpha = gamma, form, alpha
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         self.check(logits.shape[1])
         logits = logits.float()
-        if self.form == "sigmoid":
-            targets = multi_hot(targets, logits)
-            return _reduce(sigmoid_focal(logits, targets, self.gamma, self.alpha), targets, self.reduction)
-        known = targets >= 0
-        losses = softmax_focal(logits[known], targets[known], self.gamma)
-        return (losses if self.weights is None else losses * self.weights[targets[known]]).mean()
+        if self.form == "softmax":
+            known = targets >= 0
+            losses = focal(F.cross_entropy(logits[known], targets[known], reduction="none"), self.gamma)
+            return (losses if self.weights is None else losses * self.weights[targets[known]]).mean()
+        targets = multi_hot(targets, logits)
+        losses = focal(F.binary_cross_entropy_with_logits(logits, targets, reduction="none"), self.gamma)
+        if self.alpha is not None:
+            losses = losses * (self.alpha * targets + (1 - self.alpha) * (1 - targets))
+        return _reduce(losses, targets)
 
 
-def softmax_focal(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
-    """Focal loss of each sample [N].
-
-    1 - p is the probability of all other classes, taken in logarithms: a power of a rounded 1 - p
-    has an infinite slope at 0 for gamma below 1.
-    """
-    log_p = logits.log_softmax(1)
-    index = targets.unsqueeze(1)
-    log_rest = log_p.scatter(1, index, -torch.inf).logsumexp(1)
-    return -(gamma * log_rest).exp() * log_p.gather(1, index).squeeze(1)
-
-
-def sigmoid_focal(logits: Tensor, targets: Tensor, gamma: float, alpha: float | None) -> Tensor:
-    """Focal loss of each sample and class [N, C]."""
-    log_rest = -F.softplus(logits * (2 * targets - 1))
-    losses = (gamma * log_rest).exp() * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return losses if alpha is None else losses * (alpha * targets + (1 - alpha) * (1 - targets))
+def focal(log_loss: Tensor, gamma: float) -> Tensor:
+    """(1 - p)^gamma times ``log_loss`` = -log p, of any shape."""
+    rest = -torch.expm1(-log_loss.clamp(min=1e-12))  # 1 - p; its power has an infinite slope at 0 for gamma below 1
+    return rest**gamma * log_loss
 
 
 def multi_hot(targets: Tensor, logits: Tensor) -> Tensor:
@@ -145,7 +134,7 @@ def multi_hot(targets: Tensor, logits: Tensor) -> Tensor:
     return targets.to(logits.dtype)
 
 
-def _reduce(losses: Tensor, targets: Tensor, reduction: str) -> Tensor:
+def _reduce(losses: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     known = targets >= 0
     total = torch.where(known, losses, 0).sum()
     return total / (known.sum() if reduction == "mean" else known.any(1).sum()).clamp(min=1)

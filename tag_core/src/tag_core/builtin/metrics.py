@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric as TorchMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MultilabelAveragePrecision
+from torchmetrics.utilities import dim_zero_cat
 
 from tag_core.errors import UserError
 from tag_core.kinds import Batch, Outputs
@@ -39,9 +40,7 @@ class _Wrapped:
         labels = batch.get("label")
         if "scores" not in outputs or not isinstance(labels, Tensor) or labels.dim() != self.label_dim:
             wanted = "one label a sample" if self.label_dim == 1 else "a 0 or 1 per class for each sample"
-            raise UserError(
-                f"metric core/{self.name} needs scores and {wanted}; this task and data give something else"
-            )
+            raise UserError(f"metric core/{self.name} needs scores and {wanted}; this task and data give something else")
         scores: Tensor = outputs["scores"].detach()
         if not self.metrics:
             self.metrics = [metric.to(scores.device) for metric in self.make(scores.shape[1])]
@@ -51,9 +50,9 @@ class _Wrapped:
     def merge(self, other: Self) -> None:
         if not self.metrics:
             self.metrics = copy.deepcopy(other.metrics)
-            return
-        for mine, theirs in zip(self.metrics, other.metrics, strict=False):
-            mine.merge_state(theirs.to(mine.device))
+        elif other.metrics:
+            for mine, theirs in zip(self.metrics, other.metrics, strict=True):
+                mine.merge_state(theirs.to(mine.device))
 
     def reset(self) -> None:
         self.metrics = []
@@ -81,9 +80,8 @@ class TopK(_Wrapped):
         return [MulticlassAccuracy(num_classes, top_k=min(k, num_classes), average="micro", **COMMON) for k in self.k]
 
     def compute(self) -> Mapping[str, Any]:
-        seen = [bool(m.tp.sum() + m.fn.sum()) for m in self.metrics] or [False] * len(self.k)
-        values = [m.compute().item() if any_ else nan for m, any_ in zip(self.metrics, seen, strict=False)]
-        return {f"top{k}": value for k, value in zip(self.k, values or [nan] * len(self.k), strict=True)}
+        values = [m.compute().item() if (m.tp + m.fn).any() else nan for m in self.metrics] or [nan] * len(self.k)
+        return {f"top{k}": value for k, value in zip(self.k, values, strict=True)}
 
 
 class ConfusionMatrix(_Wrapped):
@@ -138,10 +136,7 @@ class MultilabelMAP(_Wrapped):
         super().update(outputs, batch)
 
     def compute(self) -> Mapping[str, Any]:
-        if not self.metrics:
-            return {"map": nan}
-        labels = self.metrics[0].target
-        positives = (torch.cat(labels) if isinstance(labels, list) else labels) == 1
+        positives = dim_zero_cat(self.metrics[0].target) == 1 if self.metrics else torch.zeros(0)
         if not positives.any():
             return {"map": nan}
         with warnings.catch_warnings():

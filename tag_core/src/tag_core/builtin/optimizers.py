@@ -26,7 +26,6 @@ def sgd(
     momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: float = 1e-4,
-    backbone_lr_factor: float = 1.0,
     lr_factors: dict[str, float] = _NO_FACTORS,
     decay_norm_and_bias: bool = False,
     frozen: list[str] = _NO_NAMES,
@@ -38,12 +37,12 @@ def sgd(
         momentum: share of the last step that carries over.
         nesterov: look ahead along the momentum.
         weight_decay: L2 penalty.
-        backbone_lr_factor: multiplies the learning rate of the backbone.
-        lr_factors: prefix of parameter names -> factor on the learning rate; the longest decides.
+        lr_factors: prefix of parameter names -> factor on the learning rate, as in {backbone = 0.1};
+            the longest decides.
         decay_norm_and_bias: decay norm layers, biases and other vectors too.
         frozen: prefixes of the parts of the model that stay as they are.
     """
-    groups = groups_of(model, lr, weight_decay, backbone_lr_factor, lr_factors, decay_norm_and_bias, frozen)
+    groups = groups_of(model, lr, weight_decay, lr_factors, decay_norm_and_bias, frozen)
     return torch.optim.SGD(groups, lr, momentum=momentum, nesterov=nesterov)
 
 
@@ -53,7 +52,6 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 0.01,
-    backbone_lr_factor: float = 1.0,
     lr_factors: dict[str, float] = _NO_FACTORS,
     decay_norm_and_bias: bool = False,
     frozen: list[str] = _NO_NAMES,
@@ -65,12 +63,12 @@ def adamw(
         betas: decay of the running means of the gradient and of its square.
         eps: added to the denominator.
         weight_decay: share of a weight, times the learning rate, taken off at each step.
-        backbone_lr_factor: multiplies the learning rate of the backbone.
-        lr_factors: prefix of parameter names -> factor on the learning rate; the longest decides.
+        lr_factors: prefix of parameter names -> factor on the learning rate, as in {backbone = 0.1};
+            the longest decides.
         decay_norm_and_bias: decay norm layers, biases and other vectors too.
         frozen: prefixes of the parts of the model that stay as they are.
     """
-    groups = groups_of(model, lr, weight_decay, backbone_lr_factor, lr_factors, decay_norm_and_bias, frozen)
+    groups = groups_of(model, lr, weight_decay, lr_factors, decay_norm_and_bias, frozen)
     return torch.optim.AdamW(groups, lr, betas=betas, eps=eps)
 
 
@@ -80,7 +78,6 @@ def adam(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 0.0,
-    backbone_lr_factor: float = 1.0,
     lr_factors: dict[str, float] = _NO_FACTORS,
     decay_norm_and_bias: bool = False,
     frozen: list[str] = _NO_NAMES,
@@ -92,12 +89,12 @@ def adam(
         betas: decay of the running means of the gradient and of its square.
         eps: added to the denominator.
         weight_decay: L2 penalty.
-        backbone_lr_factor: multiplies the learning rate of the backbone.
-        lr_factors: prefix of parameter names -> factor on the learning rate; the longest decides.
+        lr_factors: prefix of parameter names -> factor on the learning rate, as in {backbone = 0.1};
+            the longest decides.
         decay_norm_and_bias: decay norm layers, biases and other vectors too.
         frozen: prefixes of the parts of the model that stay as they are.
     """
-    groups = groups_of(model, lr, weight_decay, backbone_lr_factor, lr_factors, decay_norm_and_bias, frozen)
+    groups = groups_of(model, lr, weight_decay, lr_factors, decay_norm_and_bias, frozen)
     return torch.optim.Adam(groups, lr, betas=betas, eps=eps)
 
 
@@ -107,9 +104,7 @@ def rmsprop(
     alpha: float = 0.99,
     eps: float = 1e-8,
     momentum: float = 0.0,
-    centered: bool = False,
     weight_decay: float = 0.0,
-    backbone_lr_factor: float = 1.0,
     lr_factors: dict[str, float] = _NO_FACTORS,
     decay_norm_and_bias: bool = False,
     frozen: list[str] = _NO_NAMES,
@@ -121,22 +116,20 @@ def rmsprop(
         alpha: decay of the running mean of the squared gradient.
         eps: added to the denominator, after the square root.
         momentum: share of the last step that carries over.
-        centered: divide by an estimate of the gradient's variance instead of its mean square.
         weight_decay: L2 penalty.
-        backbone_lr_factor: multiplies the learning rate of the backbone.
-        lr_factors: prefix of parameter names -> factor on the learning rate; the longest decides.
+        lr_factors: prefix of parameter names -> factor on the learning rate, as in {backbone = 0.1};
+            the longest decides.
         decay_norm_and_bias: decay norm layers, biases and other vectors too.
         frozen: prefixes of the parts of the model that stay as they are.
     """
-    groups = groups_of(model, lr, weight_decay, backbone_lr_factor, lr_factors, decay_norm_and_bias, frozen)
-    return torch.optim.RMSprop(groups, lr, alpha=alpha, eps=eps, momentum=momentum, centered=centered)
+    groups = groups_of(model, lr, weight_decay, lr_factors, decay_norm_and_bias, frozen)
+    return torch.optim.RMSprop(groups, lr, alpha=alpha, eps=eps, momentum=momentum)
 
 
 def groups_of(
     model: nn.Module,
     lr: float,
     weight_decay: float,
-    backbone_lr_factor: float = 1.0,
     lr_factors: dict[str, float] = _NO_FACTORS,
     decay_norm_and_bias: bool = False,
     frozen: Iterable[str] = (),
@@ -150,21 +143,19 @@ def groups_of(
         ValueError: a prefix names nothing, or nothing is left to train.
     """
     freeze(model, frozen)
-    factors = {"backbone": backbone_lr_factor} if backbone_lr_factor != 1 else {}
-    factors |= lr_factors
-    for prefix in factors:
+    for prefix in lr_factors:
         _check_prefix(model, prefix)
     vectors = set() if decay_norm_and_bias else set(_norms_and_vectors(model))
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        prefix = max((p for p in factors if _under(name, p)), key=len, default="")
-        decayed = name not in vectors
-        group_name = (prefix or "rest") + ("" if decayed else ", no decay")
-        rate = lr * factors.get(prefix, 1.0)
-        group = {"name": group_name, "params": [], "lr": rate, "initial_lr": rate}
-        group["weight_decay"] = weight_decay if decayed else 0.0
+        prefix = max((p for p in lr_factors if _under(name, p)), key=len, default="")
+        group_name, decay = prefix or "rest", weight_decay
+        if name in vectors:
+            group_name, decay = f"{group_name}, no decay", 0.0
+        rate = lr * lr_factors.get(prefix, 1.0)
+        group = {"name": group_name, "params": [], "lr": rate, "initial_lr": rate, "weight_decay": decay}
         groups.setdefault(group_name, group)["params"].append(parameter)
     if not groups:
         raise ValueError("every parameter of the model is frozen; nothing is left to train")
@@ -174,9 +165,8 @@ def groups_of(
 def freeze(model: nn.Module, prefixes: Iterable[str]) -> None:
     """Stop training everything under these name prefixes, batch-norm statistics and dropout included.
 
-    Parameters stop requiring gradients. Modules get a forward hook that puts each back into eval
-    mode just before it runs, so ``model.train()`` may be called as usual. The hook is a plain
-    function: it is copied and pickled with the model, and the state dict does not know of it.
+    A forward hook puts each module back into eval mode just before it runs, so ``model.train()`` may be
+    called as usual. It is a plain function: copied and pickled with the model, unknown to its state dict.
 
     Raises:
         ValueError: a prefix names no parameter, with the nearest names.

@@ -25,7 +25,7 @@ def tag_optimizers() -> list[Component]:
         _own("sgd", "optimizers:sgd", "Stochastic gradient descent with momentum"),
         _own("adamw", "optimizers:adamw", "Adam, decoupled weight decay", "Loshchilov & Hutter, ICLR 2019"),
         _own("adam", "optimizers:adam", "Adam", "Kingma & Ba, ICLR 2015"),
-        _own("rmsprop", "optimizers:rmsprop", "RMSprop, plain or centered", "Tieleman & Hinton, 2012"),
+        _own("rmsprop", "optimizers:rmsprop", "RMSprop", "Tieleman & Hinton, 2012"),
     ]
 
 

@@ -53,8 +53,6 @@ class Step(Constant):
         every: epochs (or steps) between changes.
         gamma: factor at each change.
         unit: whether ``every`` counts epochs or optimizer steps.
-        warmup_epochs: length of the warm-up, in epochs.
-        warmup_factor: factor at its first step, from where it rises linearly to 1.
     """
 
     every: float
@@ -74,8 +72,6 @@ class MultiStep(Constant):
         milestones: epochs (or steps) at which the factor changes.
         gamma: factor at each milestone.
         unit: whether ``milestones`` are epochs or optimizer steps.
-        warmup_epochs: length of the warm-up, in epochs.
-        warmup_factor: factor at its first step, from where it rises linearly to 1.
     """
 
     milestones: list[float]
@@ -93,8 +89,6 @@ class Cosine(Constant):
 
     Args:
         final_factor: factor at the end of training.
-        warmup_epochs: length of the warm-up, in epochs.
-        warmup_factor: factor at its first step, from where it rises linearly to 1.
     """
 
     final_factor: float = 0.0
@@ -110,8 +104,6 @@ class Polynomial(Constant):
     Args:
         power: exponent.
         final_factor: factor at the end of training.
-        warmup_epochs: length of the warm-up, in epochs.
-        warmup_factor: factor at its first step, from where it rises linearly to 1.
     """
 
     power: float = 1.0
@@ -130,8 +122,6 @@ class OneCycle(Constant):
         pct_start: share of the steps that go up.
         div_factor: the first learning rate is the optimizer's divided by this.
         final_div_factor: the last learning rate is the first divided by this.
-        warmup_epochs: length of a warm-up before the cycle, in epochs.
-        warmup_factor: factor at its first step, from where it rises linearly to the cycle's first.
     """
 
     pct_start: float = 0.3
@@ -144,12 +134,10 @@ class OneCycle(Constant):
             raise ValueError("pct_start must be in [0, 1), div_factor and final_div_factor above 0")
 
     def decay(self, step: int) -> float:
-        steps = max(1, self.total_steps - self.warmup_steps)
-        at, last, peak = max(0, step - self.warmup_steps), steps - 1, self.pct_start * steps - 1
-        first = 1 / self.div_factor
+        steps, at = max(1, self.total_steps - self.warmup_steps), max(0, step - self.warmup_steps)
+        first, last, peak = 1 / self.div_factor, steps - 1, max(0.0, self.pct_start * steps - 1)
         if at < peak:
             return _cosine(first, 1.0, at / peak)
-        peak = max(0.0, peak)
         down = min(1.0, (at - peak) / (last - peak)) if last > peak else 1.0
         return _cosine(1.0, first / self.final_div_factor, down)
 

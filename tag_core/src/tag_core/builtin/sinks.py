@@ -16,13 +16,18 @@ from tag_core.errors import UserError
 from tag_core.files import atomic
 from tag_core.records import Record
 
+ROW_GROUP = 1000
+"""Records in memory before they go into a Parquet file."""
+
 
 class _File(ABC):
     """A file being written. One that is never closed, or meets an error, leaves nothing behind."""
 
-    def __init__(self, path: Path, mode: Literal["w", "wb"] = "w") -> None:
+    mode: Literal["w", "wb"] = "w"
+
+    def __init__(self, path: Path) -> None:
         self._stack = ExitStack()
-        self.file: IO[Any] = self._stack.enter_context(atomic(path, mode))
+        self.file: IO[Any] = self._stack.enter_context(atomic(path, self.mode))
 
     def write(self, record: Record) -> None:
         """Raises RunFolderError, as close does: the disk is full or the like; the file is given up."""
@@ -52,9 +57,6 @@ class _File(ABC):
 
 class JSONLines(_File):
     """JSON Lines: one record a line, nothing left out; ``tag_core.records.read_records`` reads it."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
 
     def add(self, record: Record) -> None:
         self.file.write(record.to_json() + "\n")
@@ -98,27 +100,23 @@ class CSV(_File):
 
 
 class Parquet(_File):
-    """Parquet: a column per field; masks and extra as JSON text, time as a list of 1 or 2 seconds.
+    """Parquet: a column per field; masks and extra as JSON text, time as a list of 1 or 2 seconds."""
 
-    Args:
-        rows: records per row group, which is what is held in memory.
-    """
+    mode = "wb"
 
-    def __init__(self, path: Path, rows: int = 1000) -> None:
+    def __init__(self, path: Path) -> None:
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError as error:
             raise UserError("parquet needs pyarrow: pip install 'tag-core[parquet]'") from error
-        if rows < 1:
-            raise ValueError(f"rows must be at least 1, not {rows}")
-        super().__init__(path, "wb")
+        super().__init__(path)
         text, number, numbers = pa.string(), pa.int64(), pa.list_(pa.float64())
         types = {"source": text, "frame": number, "time": numbers, "labels": pa.list_(text)}
         types |= {"scores": numbers, "boxes": pa.list_(numbers), "keypoints": pa.list_(pa.list_(numbers))}
         types |= {"masks": text, "embedding": pa.list_(pa.float32()), "track": pa.list_(number)}
         types |= {"truth": text, "damage": text, "error": text, "extra": text, "version": number}
-        self.schema, self.row_group, self.buffer = pa.schema(types.items()), rows, list[dict[str, Any]]()
+        self.schema, self.buffer = pa.schema(types.items()), list[dict[str, Any]]()
         self.writer = pq.ParquetWriter(self.file, self.schema)
 
     def add(self, record: Record) -> None:
@@ -127,7 +125,7 @@ class Parquet(_File):
         if record.time is not None and not isinstance(record.time, list):
             row["time"] = [record.time]
         self.buffer.append({k: _utf8(v) if isinstance(v, str) else v for k, v in row.items()})
-        if len(self.buffer) >= self.row_group:
+        if len(self.buffer) >= ROW_GROUP:
             self._flush()
 
     def _flush(self) -> None:
@@ -152,8 +150,10 @@ class Pickle(_File):
     Write only: reading a pickle runs whatever code it holds, so Tag never reads one back.
     """
 
+    mode = "wb"
+
     def __init__(self, path: Path) -> None:
-        super().__init__(path, "wb")
+        super().__init__(path)
         self.records: list[dict[str, Any]] = []
 
     def add(self, record: Record) -> None:

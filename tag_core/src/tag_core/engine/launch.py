@@ -85,12 +85,14 @@ def _watch(ranks: list[subprocess.Popen[bytes]], logs: list[IO[bytes] | None]) -
     if failed is None:
         return max(int(rank.returncode) for rank in ranks)
     number, code = failed
+    if code in (2, 130) and ranks[0].poll() == code:  # the same mistake met every process, and the first has said so
+        return code
     if log := logs[number]:
         log.seek(0)
         sys.stderr.buffer.write(log.read()[-20_000:])
     if code < 0:
         print(f"error: process {number} of {len(ranks)} died ({signal.Signals(-code).name})", file=sys.stderr)
-    elif code != 130:
+    else:
         print(f"error: process {number} of {len(ranks)} failed; the run has ended", file=sys.stderr)
     return code if code > 0 else 1
 

@@ -36,7 +36,7 @@ class Run:
 
     def __init__(self, folder: Path, kind: str, recipe: Recipe, main: bool = True) -> None:
         self.folder, self.kind, self.recipe, self.main = folder, kind, recipe, main
-        self.scores_rows = 0
+        self.scores_rows = self.unreadable = 0
 
     def start(self) -> None:
         """Create the folder and describe the run in it.
@@ -104,10 +104,11 @@ class Run:
         """``unreadable.jsonl``: a record for each input that could not be read, or only in part."""
         records = [Record(source=source, error=reason) for source, reason in coverage.unreadable.items()]
         records += [Record(source=source, damage=damage) for source, damage in coverage.damaged.items()]
-        if self.main and records:
+        if self.main and len(records) > self.unreadable:
+            self.unreadable = len(records)
             path = self.folder / "unreadable.jsonl"
             write_text(path, "".join(f"{record.to_json()}\n" for record in records))
-            log.info("%d unreadable and %d damaged inputs: %s", len(coverage.unreadable), len(coverage.damaged), path)
+            log.info("%d inputs cannot be read, or only in part; see %s", len(records), path)
 
 
 def default_folder(kind: str, name: str) -> Path:
