@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from tag_core import Component, hookimpl
 
 BAR, STEPS, BATCH, EVAL_BATCH, CLASSES = 1.03, 8, 8, 16, 8
-SHAPE, WIDTH = (8, 3, 32, 32), 48
+SHAPE, WIDTH = (8, 3, 32, 32), 40
 LR, MOMENTUM, DECAY, ALL = 0.01, 0.9, 1e-4, {"decay_norm_and_bias": True}
 
 
@@ -200,7 +200,7 @@ def same(tag: Tag, bare: Bare) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Tag's loops against bare PyTorch loops.")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
     os.environ["TAG_PLUGINS"] = __file__
     torch.set_num_threads(1)

@@ -55,7 +55,8 @@ def test_another_data_set_keeps_the_options_that_both_have() -> None:
 def test_all_mistakes_are_told_at_once() -> None:
     found = problems(
         "optmizer.lr=1",
-        "optimizer.learning_rate=1",
+        "optimizer.momentun=1",
+        "task.backbone.zzz=1",
         "optimizer.nesterov=True",
         "train.precision=bf61",
         "train.epochs=many",
@@ -73,11 +74,11 @@ def test_all_mistakes_are_told_at_once() -> None:
         "data.vall: unknown; did you mean 'val'?",
         "data.holdout: expected a share in [0, 1), got 2.0",
         "data.train.frames: expected int, got [1]",
+        "task.backbone.zzz: toy/net has no such option (options: width, rates)",
         "task.backbone.rates: expected list of float, got [1, 'x'] (at 1)",
         "task.loss: no loss named 'core/cross-entrop'; did you mean 'core/cross-entropy' or 'cross-entropy'?; "
         "see 'tag-run list loss'",
-        "optimizer.learning_rate: core/sgd has no such option (options: lr, momentum, nesterov, weight_decay, "
-        "backbone_lr_factor, lr_factors, decay_norm_and_bias, frozen)",
+        "optimizer.momentun: core/sgd has no such option; did you mean 'momentum'?",
         "optimizer.nesterov: expected true or false, got 'True'",
         "schedule.every: required by core/step",
         "metrics: expected a list of metric components, got 'core/top-k'",

@@ -34,7 +34,8 @@ def state(folder: Path, name: str = "last") -> dict[str, Any]:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
+    path = folder / "scores.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def epochs(folder: Path) -> list[dict[str, Any]]:
@@ -248,13 +249,12 @@ def test_a_loss_that_is_not_a_number_ends_training_with_advice(tmp_path: Path, t
     assert "NaN" not in (tmp_path / "run" / "scores.jsonl").read_text()
 
 
-def test_a_broken_loss_leaves_the_checkpoint_before_it(tmp_path: Path, toy_recipe: Recipe) -> None:
+def test_weights_that_broke_do_not_replace_the_checkpoint_before(tmp_path: Path, toy_recipe: Recipe) -> None:
     toy_recipe["optimizer"]["lr"] = 1e30
     toy_recipe["train"].update(checkpoint_every=1, log_every=100)
-    with pytest.raises(ConfigError, match="the loss became nan"):
+    with pytest.raises(ConfigError, match=r"weights became infinite or nan before step [0-9]+; try a smaller"):
         train(tmp_path / "run", toy_recipe)
-    saved = tmp_path / "run" / "checkpoints" / "last.pt"
-    assert not saved.exists() or all(v.isfinite().all() for v in state(tmp_path / "run")["model"].values())
+    assert all(value.isfinite().all() for value in state(tmp_path / "run")["model"].values())
 
 
 # --- validation, best, early stopping
@@ -377,14 +377,14 @@ def test_checkpoints_are_written_every_so_many_steps(
 
 def test_files_that_cannot_be_read_are_listed_with_their_reasons(tmp_path: Path, toy_recipe: Recipe) -> None:
     recipe = {**toy_recipe, "train": {**toy_recipe["train"], "workers": 2, "timeout": 2}}
-    spoiled = spoil(recipe, "unreadable", "crash", "hang")
+    spoiled = spoil(recipe, "unreadable", "killed", "hang")
     val = datasets(resolve(copy.deepcopy(recipe)), ("train", "val"))["val"]
     Path(val.key(0)).write_text("unreadable")
     trained = train(tmp_path / "run", recipe)
     reasons = {record.source: record.error for record in read_records(tmp_path / "run" / "unreadable.jsonl")}
     assert set(reasons) == {*map(str, spoiled), val.key(0)}
     assert reasons[str(spoiled[0])] == "not a point"
-    assert "SIGSEGV" in str(reasons[str(spoiled[1])])
+    assert "SIGKILL" in str(reasons[str(spoiled[1])])
     assert "no answer after 2 s" in str(reasons[str(spoiled[2])])
     assert str(trained.coverage).startswith("read 36 of 40 inputs; 4 unreadable")
     assert "unreadable.jsonl" in (tmp_path / "run" / "log.txt").read_text()

@@ -41,7 +41,7 @@ def tag_tasks() -> list[Component]:
 
 
 class Points:
-    """Files ``<x> <y> <label>``; or one of the words crash, hang, unreadable, bug.
+    """Files ``<x> <y> <label>``; or one of the words crash, killed, hang, unreadable, bug.
 
     Args:
         source: a folder of files, or files.
@@ -114,6 +114,8 @@ def list_inputs(source: str | list[str]) -> list[str]:
 def misbehave(word: str, source: str) -> None:
     if word == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if word == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     if word == "hang":
         time.sleep(3600)
     if word == "unreadable":

@@ -40,7 +40,9 @@ class _Wrapped:
         labels = batch.get("label")
         if "scores" not in outputs or not isinstance(labels, Tensor) or labels.dim() != self.label_dim:
             wanted = "one label a sample" if self.label_dim == 1 else "a 0 or 1 per class for each sample"
-            raise UserError(f"metric core/{self.name} needs scores and {wanted}; this task and data give something else")
+            raise UserError(
+                f"metric core/{self.name} needs scores and {wanted}; this task and data give something else"
+            )
         scores: Tensor = outputs["scores"].detach()
         if not self.metrics:
             self.metrics = [metric.to(scores.device) for metric in self.make(scores.shape[1])]

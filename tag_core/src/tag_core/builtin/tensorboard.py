@@ -16,11 +16,6 @@ _writers: dict[Path, Any] = {}
 
 
 @hookimpl
-def tag_run_started(run: Run) -> None:
-    _close(run)  # an earlier run of this process in the same folder may have died
-
-
-@hookimpl
 def tag_epoch_finished(run: Run, scores: Mapping[str, Any]) -> None:
     if run.kind != "train" or find_spec("tensorboard") is None:
         return
@@ -37,10 +32,8 @@ def tag_epoch_finished(run: Run, scores: Mapping[str, Any]) -> None:
 
 @hookimpl
 def tag_run_finished(run: Run) -> None:
-    _close(run)
+    if run.folder in _writers:
+        _writers.pop(run.folder).close()
 
 
-def _close(run: Run) -> None:
-    writer = _writers.pop(run.folder, None)
-    if writer is not None:
-        writer.close()
+tag_run_started = tag_run_finished  # an earlier run of this process in the same folder may have died

@@ -12,6 +12,7 @@ from tag_core.cli import options
 @options.overrides_argument
 def check(recipe: str, overrides: tuple[str, ...]) -> int:
     """Resolve RECIPE, build everything and run two batches forward and backward; write nothing."""
+    options.check_early(recipe, overrides)
     from tag_core import api
 
     options.talk()

@@ -18,6 +18,7 @@ from tag_core.cli import options
 @options.json_option
 def evaluate(recipe: str, overrides: tuple[str, ...], out: str | None, procs: int, strict: bool, as_json: bool) -> int:
     """Score weights on test data: RECIPE weights=FILE data.test.source=FOLDER, or the folder of a run."""
+    options.check_early(recipe, overrides)
     if procs > 1:
         from tag_core.engine.launch import launch
 

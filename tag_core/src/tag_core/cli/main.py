@@ -6,10 +6,14 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from tag_core.errors import TagError
+from tag_core.errors import PluginError, TagError
+
+if TYPE_CHECKING:
+    from tag_core.catalog import Entry
 
 COMMANDS = {
     "list": ("tag_core.cli.list:list_command", "Components that are installed, by kind."),
@@ -32,33 +36,54 @@ class LazyGroup(click.Group):
         return [*COMMANDS, *sorted(_plugin_commands())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        target = COMMANDS[cmd_name][0] if cmd_name in COMMANDS else _plugin_commands().get(cmd_name, ("", ""))[0]
-        if not target:
+        if cmd_name in COMMANDS:
+            module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+            command = getattr(importlib.import_module(module), attribute)
+        elif entry := _plugin_commands().get(cmd_name):
+            command = entry.load()
+            if not isinstance(command, click.Command):
+                raise PluginError(f"command {entry.name} (from {entry.plugin.origin}): {command!r} is no click command")
+        else:
             return None
-        module, _, attribute = target.partition(":")
-        command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, commands in (("Commands", COMMANDS), ("Commands of plugins", _plugin_commands())):
-            if commands:
+        own = [(name, summary) for name, (_, summary) in COMMANDS.items()]
+        others = [(name, entry.item.summary) for name, entry in _plugin_commands().items()]
+        for title, rows in (("Commands", own), ("Commands of plugins", others)):
+            if rows:
                 with formatter.section(title):
-                    formatter.write_dl([(name, summary) for name, (_, summary) in commands.items()])
+                    formatter.write_dl(rows)
 
 
-def _plugin_commands() -> dict[str, tuple[str, str]]:
+def _plugin_commands() -> dict[str, Entry]:
     from tag_core.catalog import catalog
 
     found = catalog().entries["command"].values()
-    return {e.item.name: (e.item.target, e.item.summary) for e in found if e.item.name not in COMMANDS}
+    return {entry.item.name: entry for entry in found if entry.item.name not in COMMANDS}
+
+
+def _add_plugins(ctx: click.Context, option: click.Parameter, plugins: tuple[str, ...]) -> None:
+    """Eager, because click looks a sub-command up before it runs the group."""
+    before = [source for source in os.environ.get("TAG_PLUGINS", "").split(os.pathsep) if source]
+    if plugins:
+        os.environ["TAG_PLUGINS"] = os.pathsep.join(dict.fromkeys([*before, *plugins]))
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="tag-core", prog_name="tag-run")
-@click.option("--plugin", multiple=True, metavar="FILE|MODULE", help="Add a plugin that is not installed.")
+@click.option(
+    "--plugin",
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_add_plugins,
+    metavar="FILE|MODULE",
+    help="Add a plugin that is not installed.",
+)
 @click.option("--traceback", is_flag=True, help="Show the traceback of an error.")
-def cli(plugin: tuple[str, ...], traceback: bool) -> None:
+def cli(traceback: bool) -> None:
     """Train, evaluate and predict with models for videos and images.
 
     A RECIPE is a name ('tag-run recipes'), a TOML file, or the folder of an earlier run; options are
@@ -67,9 +92,6 @@ def cli(plugin: tuple[str, ...], traceback: bool) -> None:
     Exit codes: 0 done, 1 failed, 2 something you can put right, 3 some inputs were unreadable,
     130 interrupted.
     """
-    if plugin:
-        before = [source for source in os.environ.get("TAG_PLUGINS", "").split(os.pathsep) if source]
-        os.environ["TAG_PLUGINS"] = os.pathsep.join(dict.fromkeys([*before, *plugin]))
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

@@ -34,6 +34,13 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return overrides, others
 
 
+def check_early(recipe: str, overrides: Sequence[str]) -> None:
+    """Read the recipe before torch is imported: a wrong name or key is told at once."""
+    from tag_core.recipe import read_tree
+
+    read_tree(recipe, overrides)
+
+
 def talk() -> None:
     """Send the run's messages to standard error."""
     logger = logging.getLogger("tag")

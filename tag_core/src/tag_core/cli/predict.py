@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 
 import click
@@ -27,6 +29,7 @@ def predict(recipe: str, arguments: tuple[str, ...], out: str | None, visualize:
         raise click.UsageError("name at least one INPUT: a file, a folder or a pattern")
     if out is None and (visualize or procs > 1):
         raise click.UsageError("--visualize and --procs write files: choose a folder with --out")
+    options.check_early(recipe, overrides)
     if procs > 1:
         from tag_core.engine.launch import launch
 
@@ -44,13 +47,15 @@ def _to_stdout(recipe: str, overrides: list[str], inputs: list[str], strict: boo
     from tag_core.engine.data import Coverage
 
     coverage, sources = Coverage(), set()
-    for record in api.predict(recipe, inputs, overrides, strict=strict):
-        click.echo(record.to_json())
-        sources.add(record.source)
-        if record.error is not None:
-            coverage.unreadable[record.source] = record.error
-        elif record.damage:
-            coverage.damaged[record.source] = record.damage
+    data = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # what a component prints is not data
+        for record in api.predict(recipe, inputs, overrides, strict=strict):
+            click.echo(record.to_json(), file=data)
+            sources.add(record.source)
+            if record.error is not None:
+                coverage.unreadable[record.source] = record.error
+            elif record.damage:
+                coverage.damaged[record.source] = record.damage
     coverage.total = len(sources)
     click.echo(f"{coverage}", err=True)
     return 3 if coverage.unreadable else 0

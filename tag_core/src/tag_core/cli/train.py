@@ -24,6 +24,7 @@ def train(
 
     Your own clips, one folder per class: tag-run train video/tsn data.train.source=FOLDER
     """
+    options.check_early(recipe, overrides)
     if procs > 1:
         from tag_core.engine.launch import launch
 

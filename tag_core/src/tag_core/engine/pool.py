@@ -141,8 +141,8 @@ class _Crew:
         job, timed_out = None, False
         try:
             if error := worker.receive(_START_SECONDS):
-                self.fail(error)
-            while job := None if error else self.next_job():
+                return self.fail(error)
+            while job := self.next_job():
                 worker.send(job.task)
                 self.deliver(job, worker.receive(self.timeout))
         except Exception as error:  # its end, its silence, or noise from damaged memory
@@ -171,11 +171,11 @@ class _Crew:
             self.workers.remove(worker)
             if job and timed_out:
                 job.reply = Failure(f"no answer after {self.timeout:g} s", "timeout")
-            elif job and worker.began_all:
+            elif job and worker.begun.value == worker.sent:
                 job.reply = Failure(f"the worker process reading it died ({how})", "crash")
             elif job:
                 self.pending.appendleft(job)
-            self.stillborn += not worker.tasks_begun
+            self.stillborn += not worker.begun.value
             if self.stillborn >= _MAX_STILLBORN:
                 text = f"{_MAX_STILLBORN} worker processes in a row died before their first task ({how}): "
                 self.fail(TagError(text + "num_workers=0 may show why"))

@@ -35,9 +35,8 @@ def charts(rows: Iterable[Mapping[str, Any]]) -> list[Chart]:
     groups: dict[str, dict[str, list[Point]]] = {"Loss": {}, "Scores": {}}
     for row in rows:
         for name, value in row.items():
-            if name not in ("epoch", "step") and finite(value) and finite(row.get("step")):
-                points = groups.setdefault(_title(name), {}).setdefault(name, [])
-                points.append((float(row["step"]), float(value)))
+            if name not in ("epoch", "step") and finite(value):
+                groups.setdefault(_title(name), {}).setdefault(name, []).append((float(row["step"]), float(value)))
     if "train_loss" in groups["Loss"]:
         groups["Loss"].pop("epoch_loss", None)  # the same curve, coarser
     order = sorted(groups, key=lambda title: title == "Learning rate")
@@ -48,8 +47,7 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten, from at most ``low`` to at least ``high``."""
     size = max(abs(low), abs(high))
     if high - low <= max(1e-6 * size, 1e-99):  # a flat line
-        size = size if size > 1e-99 else 1.0
-        low, high = low - size / 10, high + size / 10
+        low, high = low - (size or 1.0) / 10, high + (size or 1.0) / 10
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * (1 - 1e-9))
@@ -91,23 +89,17 @@ def _title(name: str) -> str:
 
 def _chart(title: str, columns: Mapping[str, list[Point]]) -> Chart:
     drawn = {name: thinned(points) for name, points in columns.items()}
-    steps = max(1.0, *(x for points in drawn.values() for x, _ in points))
-    values = [y for points in drawn.values() for _, y in points]
-    low, high = (0.0 if 0 <= min(values) < max(values) / 2 else min(values)), max(values)
-    levels = ticks(low, high)
+    places, values = zip(*(point for points in drawn.values() for point in points), strict=True)
+    steps = max(1.0, *places)
+    levels = ticks(0.0 if 0 <= min(values) < max(values) / 2 else min(values), max(values))
 
     def place(x: float, y: float) -> Point:
         return round(x / steps * WIDTH, 1), round((levels[-1] - y) / (levels[-1] - levels[0]) * HEIGHT, 1)
 
-    choose = {"Loss": min, "Scores": max}.get(title)
-    curves = [
-        Curve(
-            name, [place(*p) for p in drawn[name]], points[-1], choose(points, key=lambda p: p[1]) if choose else None
-        )
-        for name, points in columns.items()
-    ]
-    x_ticks = [(place(x, low)[0], f"{x:,.0f}") for x in ticks(0, steps) if x <= steps and x == int(x)]
-    example = next(iter(columns))
-    return Chart(
-        title, curves, x_ticks, [(place(0, y)[1], value_text(y, example).replace(".0 %", " %")) for y in levels]
-    )
+    choose, curves = {"Loss": min, "Scores": max}.get(title), []
+    for name, points in columns.items():
+        best = choose(points, key=lambda point: point[1]) if choose else None
+        curves.append(Curve(name, [place(*point) for point in drawn[name]], points[-1], best))
+    x_ticks = [(place(x, 0)[0], f"{x:,.0f}") for x in ticks(0, steps) if x <= steps and x == int(x)]
+    y_ticks = [(place(0, y)[1], value_text(y, next(iter(columns))).replace(".0 %", " %")) for y in levels]
+    return Chart(title, curves, x_ticks, y_ticks)

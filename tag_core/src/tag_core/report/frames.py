@@ -14,10 +14,8 @@ from tag_core.media.sampling import segments
 from tag_core.media.sources import IMAGE_SUFFIXES
 from tag_core.media.video import Video, open_video, read_clip
 
-CHUNK = 16
-"""Frames of a video held in memory at once."""
-SMALL, LARGE, LONGEST = 360, 720, 2048
-"""Pixels: the short side of a picture to draw upon, from and to; the most for any long side."""
+CHUNK = 16  # frames of a video in memory at once
+SMALL, LARGE, LONGEST = 360, 720, 2048  # pixels: short side of a picture to draw upon, from and to; any long side
 Scaled = tuple[Image.Image, float]
 
 
@@ -87,4 +85,4 @@ def _open(path: Path, low: int, high: int) -> Scaled:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableInput(str(path), getattr(error, "strerror", None) or "not a readable picture") from error
     scale = _fitting(*image.size, low, high) / min(image.size)
-    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))), scale
+    return ImageOps.scale(image, scale), scale

@@ -30,7 +30,7 @@ EXAMPLES = {
     "Surest predictions": "With the highest confidence; the truth is not known.",
     "Least sure predictions": "With the lowest confidence; the truth is not known.",
 }
-CARDS, MAX_MATRIX, MAX_PAIRS, MAX_INPUTS, MAX_LOG = 6, 40, 30, 200, 200
+CARDS, MAX_MATRIX, MAX_PAIRS, MAX_INPUTS = 6, 40, 30, 200
 
 
 def write_report(folder: Path) -> Path:
@@ -40,14 +40,15 @@ def write_report(folder: Path) -> Path:
         UserError: a file of the folder is malformed, or the report cannot be written.
     """
     metrics, environment, rows = (_read(folder / name) for name in ("metrics.json", "environment.json", "scores.jsonl"))
-    recipe, log = _text(folder / "recipe.toml"), _text(folder / "log.txt")
+    path = folder / "recipe.toml"
+    recipe, began = (_text(path), time.localtime(path.stat().st_mtime)) if path.is_file() else ("", None)
     examples, pairs, coverage = _survey(folder / "predictions.jsonl")
     classes, matrix = _matrix(metrics, pairs)
     page = _template().render(
         name=folder.resolve().name,
-        recipe=parse_toml(recipe, str(folder / "recipe.toml")),
+        recipe=parse_toml(recipe, str(path)),
         recipe_text=recipe,
-        date=_date(folder),
+        date=time.strftime("%d %B %Y, %H:%M", began) if began else "",
         headline=_headline(metrics.get("scores", {}), rows, coverage),
         scores=metrics.get("scores", {}),
         charts=charts(rows),
@@ -60,7 +61,6 @@ def write_report(folder: Path) -> Path:
         environment=environment,
         command=shlex.join(environment.get("command", [])),
         plugins=_read(folder / "plugins.json"),
-        log=log.splitlines()[-MAX_LOG:],
         size=(WIDTH, HEIGHT),
         max_inputs=MAX_INPUTS,
     )
@@ -90,12 +90,6 @@ def _read(path: Path) -> Any:
         raise RunFolderError(f"{path}: not JSON: {error}; remove it to have the report without it") from error
 
 
-def _date(folder: Path) -> str:
-    """When the run last wrote something of its own."""
-    found = [path.stat().st_mtime for name in ("log.txt", "recipe.toml") if (path := folder / name).is_file()]
-    return time.strftime("%d %B %Y, %H:%M", time.localtime(max(found))) if found else ""
-
-
 def _survey(path: Path) -> tuple[dict[str, list[Record]], Counter[tuple[str, str]], dict[str, Any]]:
     """The telling records by heading, how often which truth got which label, and the coverage."""
     heaps: dict[str, list[tuple[float, int, Record]]] = {title: [] for title in EXAMPLES}
@@ -106,7 +100,7 @@ def _survey(path: Path) -> tuple[dict[str, list[Record]], Counter[tuple[str, str
             unreadable[record.source] = record.error
         elif record.damage:
             damaged[record.source] = record.damage
-        if record.error is not None or not (record.labels and record.scores and finite(score := record.scores[0])):
+        if not (record.labels and record.scores and finite(score := record.scores[0])):
             continue
         keys = {"Surest predictions": score, "Least sure predictions": -score}
         if record.truth is not None:
@@ -148,22 +142,19 @@ def _confused(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> list[t
 
 def _per_class(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
     """Samples, recall and precision of each class, the worst recall first."""
-    predicted = [sum(column) for column in zip(*matrix, strict=True)]
     table = []
-    for i, row in enumerate(matrix):
-        recall, precision = (row[i] / count if count else None for count in (sum(row), predicted[i]))
+    for i, (row, column) in enumerate(zip(matrix, zip(*matrix, strict=True), strict=True)):
+        recall, precision = (row[i] / count if count else None for count in (sum(row), sum(column)))
         table.append({"name": classes[i], "samples": sum(row), "recall": recall, "precision": precision})
     return sorted(table, key=lambda entry: (entry["recall"] is None, entry["recall"]))
 
 
 def _card(record: Record) -> dict[str, Any]:
-    card: dict[str, Any] = {"record": record, "right": is_right(record), "picture": None, "trouble": None}
-    card["name"] = Path(record.source).name
-    card["best"] = list(zip(record.labels or [], record.scores or [], strict=False))[:3]
+    best = list(zip(record.labels or [], record.scores or [], strict=False))[:3]
+    card = {"record": record, "right": is_right(record), "name": Path(record.source).name, "best": best}
+    jpeg = io.BytesIO()
     try:
-        jpeg = io.BytesIO()
         look(record).save(jpeg, "JPEG", quality=80)
-        card["picture"] = f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"
     except UnreadableInput as error:
-        card["trouble"] = error.reason
-    return card
+        return {**card, "trouble": error.reason}
+    return {**card, "picture": f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,13 +15,11 @@ from tag_core.records import Record
 from tag_core.report.charts import finite, percent
 from tag_core.report.frames import clip_frames, one_frame
 
-PALETTE = ("#ffb000", "#40b0ff", "#ff6e9c", "#3ddc84", "#c792ff", "#ff8a3d", "#35e0d8", "#f4f06a")
-"""Light colours: black text is readable on them, and they stand out from most scenes."""
+PALETTE = ("#ffb000", "#40b0ff", "#ff6e9c", "#3ddc84", "#c792ff", "#ff8a3d", "#35e0d8", "#f4f06a")  # for black text
 GROUND, GAPS, TEXT, FAINT, BAR = "#16181d", "#4a505c", "#f2f3f5", "#a9afba", "#2f5f9e"
 GOOD, BAD, WARN = "#5fd08a", "#ff8f80", "#ffc861"
 FRAMES, CELL, GAP, LINE = 8, 128, 4, 26
 _WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "PingFang.ttc", "DejaVuSans.ttf")
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def look(record: Record) -> Image.Image:
@@ -81,7 +80,7 @@ def captioned(image: Image.Image | None, record: Record, trouble: str | None = N
     for row, (text, colour, share) in enumerate(lines):
         y = above + 8 + LINE * row
         draw.rectangle((8, y, 8 + share * (width - 16), y + LINE - 4), BAR if share else GROUND)
-        draw.text((14, y + 1), _cut(text, width - 28), colour, _font_for(text))
+        draw.text((14, y + 1), _cut(text, width - 28), colour, _font(text.isascii()))
     return canvas
 
 
@@ -93,8 +92,7 @@ def _lines(record: Record, trouble: str | None) -> Iterator[tuple[str, str, floa
     if record.truth is not None:
         right, colour = ("right", GOOD) if is_right(record) else ("wrong", BAD)
         yield _plain(f"{right}, truth: {record.truth}"), colour, 0
-    reasons = (("cannot be read", record.error), ("damaged", record.damage), ("no picture", trouble))
-    for what, why in reasons:
+    for what, why in (("cannot be read", record.error), ("damaged", record.damage), ("no picture", trouble)):
         for text in textwrap.wrap(_plain(f"{what}: {why}"), 52)[:4] if why else ():
             yield text, WARN, 0
 
@@ -120,27 +118,21 @@ def _colour(record: Record, i: int) -> str:
 
 def _tag(draw: ImageDraw.ImageDraw, corner: tuple[float, float], width: int, text: str, colour: str) -> None:
     """Black text on a coloured ground, its lower left corner here or where it is inside the picture."""
-    font = _font_for(text)
-    _, _, right, bottom = draw.textbbox((0, 0), text, font)
-    x, y = max(0.0, min(corner[0], width - right - 4)), max(bottom + 2.0, corner[1])
+    font = _font(text.isascii())
+    long = font.getlength(text) + 4
+    x, y = max(0.0, min(corner[0], width - long)), max(LINE - 4.0, corner[1])
     if text:
-        draw.rectangle((x, y - bottom - 2, x + right + 4, y), colour)
-        draw.text((x + 2, y - bottom - 1), text, "black", font)
-
-
-def _font_for(text: str) -> Font:
-    """Pillow's own font; for what it cannot write, a wider one where this machine has one."""
-    return _font(not text.isascii())
+        draw.rectangle((x, y - LINE + 4, x + long, y), colour)
+        draw.text((x + 2, y), text, "black", font, "ld")
 
 
 @cache
-def _font(wide: bool, size: int = 17) -> Font:
-    for name in _WIDE_FONTS if wide else ():
-        try:
-            return ImageFont.truetype(name, size)
-        except OSError:
-            continue
-    return ImageFont.load_default(size)
+def _font(is_ascii: bool) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font; for what it cannot write, a wider one where this machine has one."""
+    for name in () if is_ascii else _WIDE_FONTS:
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(name, 17)
+    return ImageFont.load_default(17)
 
 
 def _plain(text: str) -> str:
@@ -149,7 +141,7 @@ def _plain(text: str) -> str:
 
 
 def _cut(text: str, width: float) -> str:
-    font = _font_for(text)
+    font = _font(text.isascii())
     while len(text) > 1 and font.getlength(text) > width:
         text = text[:-2] + "…"
     return text
