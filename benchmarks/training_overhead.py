@@ -102,7 +102,7 @@ class Tag:
 
     def train(self) -> None:
         self.trainer.position.batch = 0
-        self.trainer._train_epoch(False, threading.Event())
+        self.trainer._train_epoch(threading.Event())
 
     def evaluate(self, keep_records: bool = False) -> dict[str, float]:
         from tag_core.engine.evaluate import evaluate

@@ -33,16 +33,17 @@ SHORT = [] if FRAMES == 128 else [f"data.val.clip_len={FRAMES}", f"data.test.cli
 
 @pytest.fixture(scope="module")
 def reference() -> nn.Module:
-    """torchvision's S3D, every weight and batch norm statistic at random, its logits well apart."""
+    """torchvision's S3D with random weights, its batch norms measured on a clip: else all videos look alike."""
     torch.manual_seed(0)
     model = s3d(num_classes=400)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm3d):
-            nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            module.momentum = 1.0
             nn.init.uniform_(module.weight, 0.8, 1.2)
             nn.init.uniform_(module.bias, -0.1, 0.1)
-    nn.init.normal_(model.classifier[1].weight, std=0.2)
+    nn.init.normal_(model.classifier[1].weight, std=0.002)
+    with torch.no_grad():
+        model.features.train()(F.interpolate(torch.randn(4, 3, 5, 14, 14), size=(16, 160, 160), mode="trilinear"))
     return model.eval()
 
 
@@ -117,7 +118,7 @@ def test_every_video_gets_one_record_with_torchvisions_scores(
         # A softmax forgets the sum of the logits: what it remembers is compared.
         found = torch.tensor(record["scores"]).log()
         torch.testing.assert_close(found, F.log_softmax(expected, 0)[order], rtol=1e-4, atol=1e-4)
-    assert torch.stack([*logits.values()]).std(dim=0).mean() > 1e-3, "the videos cannot be told apart"
+    assert torch.stack([*logits.values()]).std(dim=0).mean() > 0.1, "the videos cannot be told apart"
 
 
 def test_the_logits_themselves_are_torchvisions(reference: nn.Module, weights: Path, videos: Path) -> None:

@@ -294,7 +294,10 @@ def test_no_batches_is_no_work() -> None:
 
 
 def test_a_batch_stacks_tensors_and_numbers_and_lists_the_rest() -> None:
-    rows = [{"x": torch.full((2, 3), i), "a": np.ones(2, np.uint8), "n": i, "f": np.float32(i), "s": "ab"[i]} for i in (0, 1)]
+    rows = [
+        {"x": torch.full((2, 3), i), "a": np.ones(2, np.uint8), "n": i, "f": np.float32(i), "s": "ab"[i]}
+        for i in (0, 1)
+    ]
     batch = collate([{**row, "l": np.int64(i), "damage": None, "b": bool(i)} for i, row in enumerate(rows)])
     assert batch["x"].shape == (2, 2, 3)
     assert batch["a"].dtype == torch.uint8

@@ -171,3 +171,16 @@ def test_a_file_in_place_of_the_output_folder_is_refused(tmp_path: Path, trained
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError):
         tag_core.api.predict_to_folder(trained, tmp_path / "points", out=tmp_path / "file" / "out")
+
+
+def test_strict_prediction_to_a_folder_stops_and_goes_on_without_strict(
+    tmp_path: Path, trained: Path, tag_run: Call
+) -> None:
+    folder = write_points(tmp_path / "odd", 9, {5: "unreadable"})
+    command = ("predict", trained, "eval.shard_size=2", "eval.workers=0", folder, "--out", tmp_path / "out")
+    result = tag_run(*command, "--strict")
+    assert result.returncode == 3
+    assert "not a point" in result.stderr
+    assert not (tmp_path / "out" / "predictions.jsonl").exists()
+    assert tag_run(*command).returncode == 3
+    assert len(list(read_records(tmp_path / "out" / "predictions.jsonl"))) == 9

@@ -235,7 +235,9 @@ def test_faster_forms_of_a_model_give_the_same_weights(
     if option == "channels_last":
         assert any("conv" in key for key in state(tmp_path / option)["model"])
     plain_records, records = (
-        list(tag_core.predict(toy_recipe | {"weights": str(trained.best)}, tmp_path / "points", [f"eval.{option}={on}"]))
+        list(
+            tag_core.predict(toy_recipe | {"weights": str(trained.best)}, tmp_path / "points", [f"eval.{option}={on}"])
+        )
         for on in ("false", "true")
     )
     for one, other in zip(plain_records, records, strict=True):
@@ -419,7 +421,7 @@ def test_strict_training_stops_at_the_first_unreadable_file(tmp_path: Path, toy_
     Path(part.key(3)).write_text("unreadable")
     with pytest.raises(UnreadableInput, match=f"{part.key(3)}: not a point"):
         train(tmp_path / "run", toy_recipe, strict=True)
-    assert len(epochs(tmp_path / "run")) == (where == "val")
+    assert not epochs(tmp_path / "run")
 
 
 def test_strict_training_in_two_processes_ends_with_exit_code_3(
@@ -464,7 +466,9 @@ def test_fine_tuning_on_other_classes_keeps_all_but_the_head(tmp_path: Path, toy
     assert after["head.weight"].shape == (3, 8)
     for key in ("backbone.layers.0.weight", "backbone.layers.0.bias"):
         assert torch.equal(before[key], after[key])
-    labels = {record.labels[0] for record in tag_core.predict(tmp_path / "second", tmp_path / "points") if record.labels}
+    labels = {
+        record.labels[0] for record in tag_core.predict(tmp_path / "second", tmp_path / "points") if record.labels
+    }
     assert labels <= {"x", "y", "z"}
 
 

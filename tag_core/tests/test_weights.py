@@ -120,7 +120,9 @@ def damaged(folder: Path, kind: str) -> Path:
     whole = path.read_bytes()
     torch.save(task().state_dict(), folder / "old", _use_new_zipfile_serialization=False)
     texts = {"empty": b"", "text": b"hello world", "page": b"<html>not found</html>", "noise": bytes(range(256)) * 9}
-    path.write_bytes(texts.get(kind, (folder / "old").read_bytes() if kind == "old" else whole)[: -40 if kind not in texts else None])
+    path.write_bytes(
+        texts.get(kind, (folder / "old").read_bytes() if kind == "old" else whole)[: -40 if kind not in texts else None]
+    )
     return path
 
 
@@ -365,7 +367,9 @@ def test_a_file_that_is_not_there_gives_the_servers_answer(server: Server) -> No
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/net.pt", "http://nowhere.invalid/net.pt", "http:///net.pt"])
 def test_without_a_network_the_message_says_what_to_do(server: Server, url: str) -> None:
-    with pytest.raises(WeightsError, match=r"cannot be reached \(.+\); download it elsewhere and give the file: weights="):
+    with pytest.raises(
+        WeightsError, match=r"cannot be reached \(.+\); download it elsewhere and give the file: weights="
+    ):
         download(url, "0" * 64)
 
 
@@ -374,7 +378,9 @@ def test_a_cached_file_needs_no_network(server: Server) -> None:
     assert download("http://127.0.0.1:9/models/net.pt", digest(server)) == path
 
 
-def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_said(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("TAG_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(WeightsError, match=r"cannot keep weights \(Not a directory\); set TAG_CACHE"):

@@ -22,7 +22,7 @@ from tag_core.engine.run import Run, default_folder, log
 from tag_core.engine.session import task_with_weights
 from tag_core.engine.train import Trained
 from tag_core.engine.train import train as train_recipe
-from tag_core.errors import UnknownName, UnreadableInput
+from tag_core.errors import UnknownName
 from tag_core.files import atomic, write_json
 from tag_core.media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, expand_inputs
 from tag_core.records import Record
@@ -93,7 +93,7 @@ def evaluate(
     with started(resolved) as distribution:
         task, classes = task_with_weights(resolved, distribution)
         dataset = datasets(_with_classes(resolved, classes), ("test",))["test"]
-        loader = Loader(dataset, resolved.eval.workers, timeout=resolved.eval.timeout)
+        loader = Loader(dataset, resolved.eval.workers, timeout=resolved.eval.timeout, strict=strict)
         run = Run(folder, "eval", resolved, distribution.is_main)
         run.start()
         try:
@@ -107,7 +107,6 @@ def evaluate(
             write_evaluation(run.folder, result, classes)
             _write_report(run.folder)
         run.finish("done")
-    _refuse_unreadable(result.coverage, strict)
     return result
 
 
@@ -126,12 +125,12 @@ def predict(
     """
     resolved = resolve(recipe, [*_run_weights(recipe), *overrides], needs=())
     paths = list_inputs(resolved, inputs)
-    with started(resolved) as distribution, contextlib.closing(Predictor(resolved, paths, distribution)) as predictor:
+    with (
+        started(resolved) as distribution,
+        contextlib.closing(Predictor(resolved, paths, distribution, strict)) as predictor,
+    ):
         for records in predictor.records(range(distribution.rank, len(paths), distribution.world)):
-            for record in records:
-                if strict and record.error is not None:
-                    raise UnreadableInput(record.source, record.error)
-                yield record
+            yield from records
 
 
 def predict_to_folder(
@@ -147,11 +146,14 @@ def predict_to_folder(
 
     Raises:
         RunFolderError: the folder holds other predictions.
-        UnreadableInput: with ``strict``, after everything was written.
+        UnreadableInput: with ``strict``, the first input that cannot be read; finished shards stay.
     """
     resolved = resolve(recipe, [*_run_weights(recipe), *overrides], needs=())
     paths, folder = list_inputs(resolved, inputs), Path(out)
-    with started(resolved) as distribution, contextlib.closing(Predictor(resolved, paths, distribution)) as predictor:
+    with (
+        started(resolved) as distribution,
+        contextlib.closing(Predictor(resolved, paths, distribution, strict)) as predictor,
+    ):
         run = Run(folder, "predict", resolved, distribution.is_main)
         run.start()
         with Progress("predict", len(paths), main=distribution.is_main) as bar:
@@ -165,7 +167,6 @@ def predict_to_folder(
                 draw_records(folder)
             _write_report(folder)
         run.finish("done")
-    _refuse_unreadable(coverage, strict)
     return coverage
 
 
@@ -293,9 +294,3 @@ def _run_weights(recipe: RecipeLike) -> list[str]:
         return []
     found = [Path(recipe) / "checkpoints" / f"{name}.pt" for name in ("best", "last")]
     return [f"weights={path}" for path in found if path.is_file()][:1]
-
-
-def _refuse_unreadable(coverage: Coverage, strict: bool) -> None:
-    if strict and coverage.unreadable:
-        source, reason = next(iter(coverage.unreadable.items()))
-        raise UnreadableInput(source, reason)

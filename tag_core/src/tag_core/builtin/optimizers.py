@@ -104,6 +104,7 @@ def rmsprop(
     alpha: float = 0.99,
     eps: float = 1e-8,
     momentum: float = 0.0,
+    centered: bool = False,
     weight_decay: float = 0.0,
     lr_factors: dict[str, float] = _NO_FACTORS,
     decay_norm_and_bias: bool = False,
@@ -116,6 +117,7 @@ def rmsprop(
         alpha: decay of the running mean of the squared gradient.
         eps: added to the denominator, after the square root.
         momentum: share of the last step that carries over.
+        centered: divide by the standard deviation of the gradient (Graves, 2013), not its second moment.
         weight_decay: L2 penalty.
         lr_factors: prefix of parameter names -> factor on the learning rate, as in {backbone = 0.1};
             the longest decides.
@@ -123,7 +125,7 @@ def rmsprop(
         frozen: prefixes of the parts of the model that stay as they are.
     """
     groups = groups_of(model, lr, weight_decay, lr_factors, decay_norm_and_bias, frozen)
-    return torch.optim.RMSprop(groups, lr, alpha=alpha, eps=eps, momentum=momentum)
+    return torch.optim.RMSprop(groups, lr, alpha=alpha, eps=eps, momentum=momentum, centered=centered)
 
 
 def groups_of(

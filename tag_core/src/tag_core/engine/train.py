@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
 import threading
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +20,12 @@ from tag_core.engine import checkpoint
 from tag_core.engine.data import Coverage, Item, Loader, collate, datasets, epoch_plan
 from tag_core.engine.distributed import Distribution, to_device
 from tag_core.engine.evaluate import better, evaluate
+from tag_core.engine.interrupt import stop_signal
 from tag_core.engine.progress import Progress
 from tag_core.engine.run import Run, log
 from tag_core.engine.session import autocast, channels_last
 from tag_core.engine.weights import load_weights, read_weights
-from tag_core.errors import ConfigError, RunFolderError, UnreadableInput
+from tag_core.errors import ConfigError, RunFolderError
 from tag_core.plugins import installed
 
 
@@ -80,11 +78,13 @@ def train(
     if saved:
         checkpoint.refuse_other_recipe(last, saved["recipe"], recipe)
     run = Run(folder, "train", recipe, distribution.is_main)
-    trainer = Trainer(recipe, run, distribution, saved)
+    trainer = Trainer(recipe, run, distribution, saved, strict)
     run.start()
     outcome = "failed"
     try:
-        trained = trainer.fit(strict)
+        if trainer.loaded:
+            log.info(trainer.loaded)
+        trained = trainer.fit()
         outcome = "done"
         return trained
     except KeyboardInterrupt:
@@ -98,9 +98,17 @@ def train(
 class Trainer:
     """Everything a training holds: data, model, optimizer, position."""
 
-    def __init__(self, recipe: Recipe, run: Run, distribution: Distribution, saved: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Run,
+        distribution: Distribution,
+        saved: dict[str, Any] | None,
+        strict: bool = False,
+    ) -> None:
         self.recipe, self.run, self.distribution = recipe, run, distribution
-        self.options, self.position = recipe.train, Position()
+        self.options, self.position, self.coverage = recipe.train, Position(), Coverage()
+        self.loaded = ""
         # Sums of this process's losses since the last row and in this epoch, kept on the device: reading
         # them at every step would make a GPU wait for the CPU.
         self.loss_sums = torch.zeros(2, dtype=torch.float64, device=distribution.device)
@@ -112,9 +120,11 @@ class Trainer:
         self._build_optimizer()
         if saved:
             self._restore(saved)
-        self.loader = Loader(self.data["train"], self.options.workers, timeout=self.options.timeout)
+        self.loader = Loader(self.data["train"], self.options.workers, timeout=self.options.timeout, strict=strict)
         self.val_loader = (
-            Loader(self.data["val"], recipe.eval.workers, timeout=recipe.eval.timeout) if "val" in self.data else None
+            Loader(self.data["val"], recipe.eval.workers, timeout=recipe.eval.timeout, strict=strict)
+            if "val" in self.data
+            else None
         )
 
     def _plan(self, epoch: int) -> list[list[Item]]:
@@ -138,7 +148,7 @@ class Trainer:
             backbone = recipe.task.options.get("backbone")
             owner = backbone.target if isinstance(backbone, Spec) else None
             found = read_weights(recipe.weights, recipe.task.target, owner)
-            log.info("weights %s: %s", recipe.weights, load_weights(found, task, strict=False))
+            self.loaded = f"weights {recipe.weights}: {load_weights(found, task, strict=False)}"
         task.to(device)
         if self.options.channels_last:
             channels_last(task)
@@ -180,24 +190,32 @@ class Trainer:
                 self.loss_sums += self.loss_sums.new_tensor(state["loss_sums"])
         self.run.cut_scores(self.position.scores_rows)
 
-    def fit(self, strict: bool) -> Trained:
+    def fit(self) -> Trained:
         """Train to the last epoch, validating and saving as the recipe says."""
         at, options, scores = self.position, self.options, dict[str, Any]()
-        coverage = Coverage()
         with stop_signal() as stopped:
-            while at.epoch < options.epochs:
-                self._train_epoch(strict, stopped)
+            while at.epoch < options.epochs and not self._has_waited_enough():
+                self._train_epoch(stopped)
                 for part in self.distribution.gather(self.loader.coverage):
-                    coverage.merge(part)
+                    self.coverage.merge(part)
+                self.run.write_unreadable(self.coverage)
+                if not at.epoch_loss_count:
+                    problem = f"data.train: not one sample could be read: {self.loader.coverage}"
+                    raise ConfigError(self.recipe.name, [problem])
                 scores = self._end_epoch()
-                if options.patience and at.epoch - 1 - at.best_epoch >= options.patience * options.validate_every:
-                    log.info("no better score in %d validations: stopping early", options.patience)
-                    break
         best = self.run.folder / "checkpoints" / "best.pt"
-        coverage.total = len(self.data["train"])
-        return Trained(self.run.folder, scores, coverage, best if best.exists() else None, self.classes)
+        self.coverage.total = sum(map(len, self.data.values()))
+        return Trained(self.run.folder, scores, self.coverage, best if best.exists() else None, self.classes)
 
-    def _train_epoch(self, strict: bool, stopped: threading.Event) -> None:
+    def _has_waited_enough(self) -> bool:
+        at, options = self.position, self.options
+        waited = at.epoch - 1 - at.best_epoch
+        if not options.patience or waited < options.patience * options.validate_every:
+            return False
+        log.info("no better score in %d validations: stopping early", options.patience)
+        return True
+
+    def _train_epoch(self, stopped: threading.Event) -> None:
         at, options, world = self.position, self.options, self.distribution.world
         macro, size = self._plan(at.epoch)[at.batch :], options.batch_size
         micro = [batch[i : i + size] for batch in macro for i in range(0, size * options.accumulate, size)]
@@ -208,8 +226,6 @@ class Trainer:
             batches = self.loader.read(mine)
             for _ in macro:
                 loaded = [next(batches) for _ in range(options.accumulate)]
-                for failure in (f for part in loaded for f in part.failures.items()) if strict else ():
-                    raise UnreadableInput(self.data["train"].key(failure[0]), failure[1].reason)
                 stop = self.step([part.samples for part in loaded], stopped.is_set())
                 at.batch += 1
                 bar.advance(1)
@@ -275,11 +291,12 @@ class Trainer:
         total = sum(self.distribution.gather(float(self.loss_sums[which])))
         self.loss_sums[which] = 0
         if not math.isfinite(total) and not self.scaler.is_enabled():
-            step = self.position.step
-            raise ConfigError(
-                self.recipe.name, [f"the loss became {total} before step {step}; try a smaller optimizer.lr"]
-            )
+            raise self._diverged(f"the loss became {total}")
         return total / count if count else math.nan
+
+    def _diverged(self, what: str) -> ConfigError:
+        problem = f"{what} before step {self.position.step}; try a smaller optimizer.lr"
+        return ConfigError(self.recipe.name, [problem])
 
     def _log_step(self) -> None:
         at = self.position
@@ -323,10 +340,10 @@ class Trainer:
         assert self.val_loader is not None
         task: Any = self.ema.module if self.ema is not None else self.task
         task.eval()
-        with unchanged_random_state(), self.distribution.whole(self.task):
+        with checkpoint.unchanged_random_state(), self.distribution.whole(self.task):
             result = evaluate(task, self.val_loader, self.recipe, self.classes, self.distribution)
-        if result.coverage.unreadable and self.position.epoch == self.options.validate_every:
-            log.info("validation %s", result.coverage)
+        self.coverage.merge(result.coverage)
+        self.run.write_unreadable(self.coverage)
         return result.scores
 
     def save(self, name: str) -> None:
@@ -335,6 +352,8 @@ class Trainer:
         states = self.distribution.gather({**checkpoint.random_state(), "loss_sums": self.loss_sums.tolist()})
         if not self.run.main:
             return
+        if not all(value.isfinite().all() for value in model.values()):
+            raise self._diverged("weights became infinite or nan")
         state: dict[str, Any] = {"model": model, "classes": self.classes, "recipe": self.recipe.to_dict()}
         if self.ema is not None:
             state["ema"] = self.ema.module.state_dict()
@@ -358,35 +377,3 @@ class Trainer:
 
 def _averaged(task: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
-
-
-@contextlib.contextmanager
-def unchanged_random_state() -> Iterator[None]:
-    """Leave torch's generators as they were, so that validation does not change training."""
-    before = checkpoint.random_state()
-    try:
-        yield
-    finally:
-        checkpoint.set_random_state(before)
-
-
-@contextlib.contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; a second one stops at once."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-        log.info("stopping after this step, with a checkpoint; once more to stop at once")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
