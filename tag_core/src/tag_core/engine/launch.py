@@ -73,19 +73,27 @@ def _start(arguments: list[str], rank: int, procs: int, port: int, log: IO[bytes
 
 
 def _watch(ranks: list[subprocess.Popen[bytes]], logs: list[IO[bytes] | None]) -> int:
-    failed: tuple[int, int] | None = None
+    first: int | None = None  # to end otherwise than well: the others' troubles follow from its
     deadline = float("inf")
-    while any(rank.poll() is None for rank in ranks) and time.monotonic() < deadline:
-        for number, rank in enumerate(ranks):
-            if failed is None and rank.poll() not in (None, 0, 3):
-                failed, deadline = (number, int(rank.returncode)), time.monotonic() + GRACE_SECONDS
+    while True:
+        codes = [rank.poll() for rank in ranks]
+        if first is None:
+            first = next((number for number, code in enumerate(codes) if code), None)
+        if deadline == float("inf") and any(code not in (None, 0, 3) for code in codes):
+            deadline = time.monotonic() + GRACE_SECONDS
+        if None not in codes or time.monotonic() > deadline:
+            break
         time.sleep(0.05)
-    if failed is None:
-        failed = next(((n, int(r.returncode)) for n, r in enumerate(ranks) if r.returncode not in (0, 3)), None)
-    if failed is None:
-        return max(int(rank.returncode) for rank in ranks)
-    number, code = failed
-    if code in (2, 130) and ranks[0].poll() == code:  # the same mistake met every process, and the first has said so
+    if first is None or all(code in (0, 3) for code in codes):
+        return max(code or 0 for code in codes)
+    # A process that ended with a message for the user is the cause; losing contact with it, the effect.
+    return _blame(next((number for number, code in enumerate(codes) if code in (2, 3)), first), ranks, logs)
+
+
+def _blame(number: int, ranks: list[subprocess.Popen[bytes]], logs: list[IO[bytes] | None]) -> int:
+    """Show why a process ended; returns its exit code."""
+    code = int(ranks[number].returncode)
+    if code in (2, 3, 130) and ranks[0].poll() == code:  # the same mistake met every process, and the first has said so
         return code
     if log := logs[number]:
         log.seek(0)
