@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from tag_core.catalog import catalog
 from tag_core.config import Recipe, Spec, resolve
@@ -72,10 +74,10 @@ def train(
     folder = Path(out) if out else Path(str(recipe)) if is_run else default_folder("train", resolved.name)
     with started(resolved) as distribution:
         trained = train_recipe(resolved, folder, distribution, resume=resume, strict=strict)
-    if distribution.is_main:
-        if trained.best:
-            _score_best(resolved, trained)
-        _write_report(trained.folder)
+        if best := distribution.gather(trained.best)[0]:
+            _score_best(replace(resolved, weights=str(best)), folder, distribution)
+        if distribution.is_main:
+            _write_report(folder)
     return trained
 
 
@@ -93,20 +95,11 @@ def evaluate(
     with started(resolved) as distribution:
         task, classes = task_with_weights(resolved, distribution)
         dataset = datasets(_with_classes(resolved, classes), ("test",))["test"]
-        loader = Loader(dataset, resolved.eval.workers, timeout=resolved.eval.timeout, strict=strict)
-        run = Run(folder, "eval", resolved, distribution.is_main)
-        run.start()
-        try:
-            with Progress("eval", len(dataset), main=distribution.is_main) as bar:
-                result = evaluate_task(
-                    task, loader, resolved, classes, distribution, keep_records=True, progress=bar.advance
-                )
-        finally:
-            loader.close()
-        if distribution.is_main:
-            write_evaluation(run.folder, result, classes)
-            _write_report(run.folder)
-        run.finish("done")
+        with Run(folder, "eval", resolved, distribution.is_main):
+            result = _evaluate(task, dataset, resolved, classes, distribution, strict)
+            if distribution.is_main:
+                write_evaluation(folder, result, classes)
+                _write_report(folder)
     return result
 
 
@@ -153,9 +146,8 @@ def predict_to_folder(
     with (
         started(resolved) as distribution,
         contextlib.closing(Predictor(resolved, paths, distribution, strict)) as predictor,
+        Run(folder, "predict", resolved, distribution.is_main),
     ):
-        run = Run(folder, "predict", resolved, distribution.is_main)
-        run.start()
         with Progress("predict", len(paths), main=distribution.is_main) as bar:
             coverage = predictor.to_folder(folder, bar.advance)
         if distribution.is_main:
@@ -166,7 +158,6 @@ def predict_to_folder(
 
                 draw_records(folder)
             _write_report(folder)
-        run.finish("done")
     return coverage
 
 
@@ -229,7 +220,7 @@ def started(recipe: Recipe) -> Iterator[Distribution]:
     threads = torch.get_num_threads()
     if distribution.device.type == "cpu" and not recipe.distribution.options.get("threads"):
         # Reading workers and the model's threads would fight for the cores, at twice the CPU time.
-        torch.set_num_threads(max(1, threads - recipe.train.workers))
+        torch.set_num_threads(max(1, threads - max(recipe.train.workers, recipe.eval.workers)))
     if not distribution.is_main:
         logging.getLogger("tag").setLevel(logging.WARNING)
     try:
@@ -252,19 +243,22 @@ def write_evaluation(folder: Path, result: Evaluation, classes: Sequence[str]) -
     write_json(folder / "metrics.json", tables)
 
 
-def _score_best(recipe: Recipe, trained: Trained) -> None:
+def _score_best(recipe: Recipe, folder: Path, distribution: Distribution) -> None:
     """Score the best checkpoint on the validation data: its predictions and tables, for the report."""
-    weights = resolve(recipe.to_dict() | {"weights": str(trained.best)}, needs=())
-    from tag_core.engine.distributed import Cpu
+    task, classes = task_with_weights(recipe, distribution)
+    dataset = datasets(recipe, ("train", "val"))["val"]
+    result = _evaluate(task, dataset, recipe, classes, distribution)
+    if distribution.is_main:
+        write_evaluation(folder, result, classes)
 
-    distribution = Cpu() if recipe.distribution.entry.name != "core/cuda" else recipe.distribution.build()
-    task, classes = task_with_weights(weights, distribution)
-    loader = Loader(datasets(recipe, ("train", "val"))["val"], recipe.eval.workers, timeout=recipe.eval.timeout)
-    try:
-        result = evaluate_task(task, loader, recipe, classes, distribution, keep_records=True)
-    finally:
-        loader.close()
-    write_evaluation(trained.folder, result, classes)
+
+def _evaluate(
+    task: nn.Module, dataset: Any, recipe: Recipe, classes: list[str], distribution: Distribution, strict: bool = False
+) -> Evaluation:
+    """Scores and records of the whole data set."""
+    loader = Loader(dataset, recipe.eval.workers, timeout=recipe.eval.timeout, strict=strict)
+    with contextlib.closing(loader), Progress("eval", len(dataset), main=distribution.is_main) as bar:
+        return evaluate_task(task, loader, recipe, classes, distribution, keep_records=True, progress=bar.advance)
 
 
 def _write_report(folder: Path) -> None:
@@ -279,8 +273,6 @@ def _write_report(folder: Path) -> None:
 
 def _with_classes(recipe: Recipe, classes: list[str]) -> Recipe:
     """Test data that number their labels as the weights do."""
-    from dataclasses import replace
-
     data: dict[str, Spec] = {}
     for name, spec in recipe.data.items():
         fits = "classes" in signature(spec.target) and not spec.options.get("classes")

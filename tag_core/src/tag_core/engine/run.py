@@ -62,7 +62,15 @@ class Run:
         write_json(self.folder / "environment.json", environment())
         installed().event("tag_run_started", run=self)
 
+    def __enter__(self) -> Run:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.finish("done" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed")
+
     def finish(self, outcome: str) -> None:
+        """Tell the plugins, and close the log; ``outcome`` is done, interrupted or failed."""
         if self.main:
             installed().event("tag_run_finished", run=self, outcome=outcome)
             log.removeHandler(self._handler)

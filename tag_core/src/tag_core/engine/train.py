@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from dataclasses import asdict, dataclass, field
@@ -79,20 +80,10 @@ def train(
         checkpoint.refuse_other_recipe(last, saved["recipe"], recipe)
     run = Run(folder, "train", recipe, distribution.is_main)
     trainer = Trainer(recipe, run, distribution, saved, strict)
-    run.start()
-    outcome = "failed"
-    try:
+    with contextlib.closing(trainer), run:
         if trainer.loaded:
             log.info(trainer.loaded)
-        trained = trainer.fit()
-        outcome = "done"
-        return trained
-    except KeyboardInterrupt:
-        outcome = "interrupted"
-        raise
-    finally:
-        trainer.close()
-        run.finish(outcome)
+        return trainer.fit()
 
 
 class Trainer:
