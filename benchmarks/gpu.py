@@ -24,9 +24,11 @@ have no bar. ``--device cpu --tiny`` runs all of it on toy sizes where there is 
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import copy
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -46,6 +48,7 @@ def as_if_installed(folder: Path) -> None:
     """Put a distribution's source folder on the path, with its entry points."""
     project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
     packages = Path(tempfile.mkdtemp(prefix="tag-"))
+    atexit.register(shutil.rmtree, packages, ignore_errors=True)
     info = packages / f"{folder.name}-{project['version']}.dist-info"
     info.mkdir()
     info.joinpath("METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")

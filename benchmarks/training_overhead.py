@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from tag_core import Component, hookimpl
 
-BAR, STEPS, BATCH, EVAL_BATCH, CLASSES = 1.03, 8, 8, 16, 8
+BAR, STEPS, BATCH, EVAL_BATCH, CLASSES = 1.03, 8, 8, 32, 8
 SHAPE, WIDTH = (8, 3, 32, 32), 40
 LR, MOMENTUM, DECAY, ALL = 0.01, 0.9, 1e-4, {"decay_norm_and_bias": True}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -249,7 +248,7 @@ def test_a_file_that_may_not_be_read_is_recorded(place: Path, tmp_path: Path) ->
         (tmp_path / name).write_bytes((place / name).read_bytes())
     (tmp_path / "secret.mp4").write_bytes(b"x")
     (tmp_path / "secret.mp4").chmod(0)
-    tmp_path.chmod(stat.S_IRWXU | stat.S_IROTH | stat.S_IXOTH)
+    tmp_path.chmod(0o755)
     # Root may read everything, so it becomes nobody, once all modules are there: nobody may not read those.
     code = (
         "import os, sys\n"
@@ -257,7 +256,7 @@ def test_a_file_that_may_not_be_read_is_recorded(place: Path, tmp_path: Path) ->
         "command = ['predict', 'recipe.toml', 'weights=weights.pt', 'eval.workers=0', 'sound.mp4']\n"
         "assert main(command) == 0\n"
         "print('---', flush=True)\n"
-        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "sys.exit(main([*command, 'secret.mp4']))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -303,7 +302,11 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_file_alone(place: Path, tmp_p
     arguments = {
         "predict": [*common(place), *[str(tmp_path / f"{name}.mp4") for name in names]],
         "eval": [*common(place), f"data.test.source={tmp_path}/list.txt"],
-        "train": [f"{place}/recipe.toml", f"data.train.source={tmp_path}/list.txt", f"data.val.source={place}/sound.txt"],
+        "train": [
+            f"{place}/recipe.toml",
+            f"data.train.source={tmp_path}/list.txt",
+            f"data.val.source={place}/sound.txt",
+        ],
     }[command]
     code = [sys.executable, "-m", "tag_core.cli.main", command]
     done = subprocess.run([*code, *arguments, *options], capture_output=True, text=True, timeout=120, check=False)

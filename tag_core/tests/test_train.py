@@ -268,7 +268,7 @@ class Scripted:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **scores: list[float]) -> None:
         self.scores, self.calls = scores, 0
         monkeypatch.setattr("tag_core.engine.train.Trainer._validate", lambda trainer: self.next())
-        monkeypatch.setattr("tag_core.api._score_best", lambda recipe, trained: None)
+        monkeypatch.setattr("tag_core.api._score_best", lambda *_: None)
 
     def next(self) -> dict[str, float]:
         self.calls += 1

@@ -48,7 +48,7 @@ class Clips:
         frames: int = 8,
         random: bool = False,
         sampler: Literal["segments", "dense"] = "segments",
-        transforms: list[Transform] = [],  # noqa: B006
+        transforms: list[Transform] = [],
     ) -> None: ...
 
 
@@ -57,14 +57,14 @@ class Pictures:
 
 
 class Net:
-    def __init__(self, width: int = 8, rates: list[float] = [0.1]) -> None:  # noqa: B006
+    def __init__(self, width: int = 8, rates: list[float] = [0.1]) -> None:
         if width % 2:
             raise ValueError(f"width must be even, got {width}")
         self.width, self.rates = width, rates
 
 
 class Other:
-    def __init__(self, depth: int, names: dict[str, int] = {}) -> None:  # noqa: B006
+    def __init__(self, depth: int, names: dict[str, int] = {}) -> None:
         self.depth, self.names = depth, names
 
 

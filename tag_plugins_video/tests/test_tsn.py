@@ -85,8 +85,9 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    backbone = TSN("resnet18", encoder_weights="imagenet")  # building one fetches nothing
     with pytest.raises(WeightsError, match=r"resnet18: cannot be fetched .*encoder_weights=''"):
-        TSN("resnet18", encoder_weights="imagenet")
+        backbone.initialize()
     with pytest.raises(ValueError, match="no ImageNet weights"):
         TSN("tiny", encoder_weights="imagenet")
 
@@ -101,6 +102,7 @@ def test_imagenet_weights_fill_the_encoder(monkeypatch, tmp_path):
     torch.save(published.state_dict(), tmp_path / "hub" / "checkpoints" / name)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     backbone = TSN("resnet18", encoder_weights="imagenet")
+    backbone.initialize()
     assert torch.equal(backbone.encoder.conv1.weight, published.conv1.weight)
     assert isinstance(backbone.encoder.fc, nn.Identity)
 

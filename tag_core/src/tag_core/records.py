@@ -59,9 +59,14 @@ class Record:
         """One line of strict JSON; numbers that JSON cannot say become null."""
         data = self.to_dict()
         try:
-            return json.dumps(data, ensure_ascii=False, allow_nan=False)
+            text = json.dumps(data, ensure_ascii=False, allow_nan=False)
         except ValueError:
-            return json.dumps(_finite(data), ensure_ascii=False)
+            text = json.dumps(_finite(data), ensure_ascii=False)
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a file name that is not UTF-8; JSON can still escape it
+            text = json.dumps(json.loads(text))
+        return text
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:

@@ -50,7 +50,7 @@ def _to_stdout(recipe: str, overrides: list[str], inputs: list[str], strict: boo
     data = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # what a component prints is not data
         for record in api.predict(recipe, inputs, overrides, strict=strict):
-            click.echo(record.to_json(), file=data)
+            click.echo(record.to_json().encode(), file=data)
             sources.add(record.source)
             if record.error is not None:
                 coverage.unreadable[record.source] = record.error
