@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -128,6 +129,8 @@ class Trainer:
         checkpoint.seed_everything(self.options.seed)
         torch.backends.cudnn.benchmark = not self.options.deterministic
         torch.use_deterministic_algorithms(self.options.deterministic)
+        if self.options.deterministic:  # cuBLAS refuses without it
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
     def _build_model(self, fresh: bool) -> None:
         recipe, device = self.recipe, self.distribution.device
