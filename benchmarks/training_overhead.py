@@ -10,7 +10,7 @@ dictionaries). Both sides must end with bit-identical weights and equal scores, 
 
 Rounds of a few batches alternate, and medians are compared, of CPU time (one thread, so that it says how much was
 computed) and of wall time. The bare loop runs twice a round: where its ratio to itself is far from 1, this machine's
-other work disturbs too much to tell 3 %. Exits with 1 when Tag takes more than 1.03 times the CPU time or the wall time.
+other work disturbs too much to tell 3 %. Exits with 1 when Tag takes more than 1.03 times the CPU or wall time.
 """
 
 from __future__ import annotations

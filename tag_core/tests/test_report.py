@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -222,6 +222,7 @@ def test_losses_share_a_chart_and_other_scores_do_not() -> None:
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
+@example(5e-324, 0.0)
 def test_ticks_are_few_round_numbers_around_the_values(low: float, span: float) -> None:
     high = low + span
     marks = ticks(low, high)

@@ -47,7 +47,8 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten, from at most ``low`` to at least ``high``."""
     size = max(abs(low), abs(high))
     if high - low <= max(1e-6 * size, 1e-99):  # a flat line
-        low, high = low - (size or 1.0) / 10, high + (size or 1.0) / 10
+        margin = (size if size > 1e-90 else 1.0) / 10
+        low, high = low - margin, high + margin
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * (1 - 1e-9))
