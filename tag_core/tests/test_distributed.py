@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,29 @@ def test_a_rank_that_dies_ends_the_run_and_shows_its_traceback(
     assert "rank one has had enough" in result.stderr
     assert "Traceback" in result.stderr
     assert "process 1 of 2 failed" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_the_launcher_ends_all_its_processes_in_order_where_they_can(
+    tmp_path: Path, toy_recipe: dict[str, Any], number: signal.Signals
+) -> None:
+    toy_recipe["train"].update(epochs=100_000)
+    command = [sys.executable, "-m", "tag_core.cli.main", "train", str(write(tmp_path, toy_recipe)), "--procs", "2"]
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    launcher = subprocess.Popen([*command, "--out", str(tmp_path / "run")], stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+    while not last.exists():
+        assert launcher.poll() is None
+        time.sleep(0.05)
+    ranks = children.read_text().split()
+    assert len(ranks) == 2
+    launcher.send_signal(number)
+    assert launcher.wait(60) == (-number if number == signal.SIGKILL else 130)
+    end = time.monotonic() + 10
+    while any(Path(f"/proc/{rank}").exists() for rank in ranks) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+    assert checkpoint.load(last)["position"]["step"] > 0
 
 
 def test_a_mistake_in_the_recipe_is_told_once_with_exit_code_2(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
-import gc
 import os
 import random
 import signal
@@ -21,7 +20,7 @@ import pytest
 import torch
 
 from tag_core.engine.pool import Failure, WorkerPool
-from tag_core.errors import TagError, UnreadableInput
+from tag_core.errors import UnreadableInput
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and passes closures by fork")
 
@@ -108,7 +107,7 @@ def test_a_crash_costs_the_one_task_that_crashed() -> None:
     tasks = ["a", "segfault", "b", "c", "abort", "exit", "d", "e", "segfault", "segfault", "f"]
     died = "the worker process reading it died"
     ways = {"segfault": "SIGSEGV", "abort": "SIGABRT", "exit": "exit status 3"}
-    expected = {task: Failure(f"{died} ({way})", "crash") for task, way in ways.items()}
+    expected = {task: Failure(f"{died} ({way})") for task, way in ways.items()}
     with WorkerPool(hostile, 2) as pool:
         results = list(pool.map(tasks, 6))
     assert results == [(task, expected.get(task, task.upper())) for task in tasks]
@@ -117,7 +116,7 @@ def test_a_crash_costs_the_one_task_that_crashed() -> None:
 def test_a_task_that_hangs_is_given_up_after_the_timeout() -> None:
     with WorkerPool(hostile, 2, timeout=0.5) as pool:
         results = dict(pool.map(["a", "hang", "b", "c", "d"], 5))
-    assert results.pop("hang") == Failure("no answer after 0.5 s", "timeout")
+    assert results.pop("hang") == Failure("no answer after 0.5 s")
     assert results == {"a": "A", "b": "B", "c": "C", "d": "D"}
 
 
@@ -134,7 +133,7 @@ def test_waiting_behind_other_tasks_does_not_count_as_hanging() -> None:
 def test_an_unreadable_input_is_a_result_with_its_reason(num_workers: int) -> None:
     with WorkerPool(hostile, num_workers) as pool:
         results = [result for _, result in pool.map(["a", "unreadable", "b"], 2)]
-    assert results == ["A", Failure("no video stream", "unreadable"), "B"]
+    assert results == ["A", Failure("no video stream"), "B"]
 
 
 def test_a_bug_is_raised_here_with_the_workers_traceback() -> None:
@@ -144,7 +143,7 @@ def test_a_bug_is_raised_here_with_the_workers_traceback() -> None:
     with WorkerPool(has_a_bug, 2) as pool:
         with pytest.raises(ZeroDivisionError) as caught:
             list(pool.map(range(5), 3))
-        assert "return 1 // (number - 2)" in str(caught.value.__cause__)
+        assert "return 1 // (number - 2)" in caught.value.__notes__[0]
         assert list(pool.map([1], 3)) == [(1, -1)]  # and the pool is still good
 
 
@@ -168,7 +167,7 @@ def test_what_does_not_pickle_is_raised_in_words(kind: str) -> None:
 
     with WorkerPool(refuse, 1) as pool, pytest.raises((RuntimeError, TypeError), match="lock") as caught:
         list(pool.map([0], 1))
-    assert "Traceback" in str(caught.value.__cause__)
+    assert "Traceback" in "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
 
 
 def test_a_hundred_crashes_leave_no_process_file_or_thread_behind() -> None:
@@ -236,7 +235,7 @@ def test_large_arrays_and_tensors_arrive_intact() -> None:
             "fortran": np.asfortranarray(rng.random((300, 400))),
         }
 
-    with WorkerPool(make, 2, start=lambda: torch.set_num_threads(1)) as pool:
+    with WorkerPool(make, 2) as pool:
         for seed, sent in pool.map(range(8), 4):
             assert isinstance(sent, dict)
             for name, value in make(seed).items():
@@ -269,40 +268,17 @@ def test_tasks_larger_than_a_pipe_arrive_even_behind_one_that_hangs() -> None:
 
     with WorkerPool(size, 1, timeout=0.5) as pool:
         results = [result for _, result in pool.map([b"1", bytes(1 << 20), bytes(3 << 20)], 3)]
-    assert results == [Failure("no answer after 0.5 s", "timeout"), 1 << 20, 3 << 20]
-
-
-def test_start_runs_once_in_each_worker_before_its_first_task() -> None:
-    started: list[int] = []
-
-    def worker_and_starts(_: int) -> tuple[int, list[int]]:
-        return os.getpid(), list(started)
-
-    with WorkerPool(worker_and_starts, 2, start=lambda: started.append(os.getpid())) as pool:
-        for _, result in pool.map(range(20), 4):
-            assert isinstance(result, tuple)
-            assert result[1] == [result[0]]
-    assert started == []
-
-
-def test_a_start_that_raises_is_raised_here() -> None:
-    with WorkerPool(square, 2, start=lambda: square("?")) as pool:  # type: ignore[arg-type]
-        for _ in range(2):
-            with pytest.raises(TypeError, match="can't multiply sequence"):
-                list(pool.map(range(5), 3))
-
-
-def test_workers_that_die_before_their_first_task_are_not_replaced_for_ever() -> None:
-    with WorkerPool(square, 2, start=lambda: os._exit(7)) as pool, pytest.raises(TagError, match="exit status 7"):
-        list(pool.map(range(5), 3))
+    assert results == [Failure("no answer after 0.5 s"), 1 << 20, 3 << 20]
 
 
 def test_an_idle_worker_that_is_killed_costs_no_task() -> None:
     with WorkerPool(square, 2) as pool:
         others = children()
         list(pool.map(range(10), 4))
-        for worker in children() - others:
+        workers = children() - others
+        for worker in workers:
             os.kill(worker, signal.SIGKILL)
+        assert until(lambda: not any(map(is_running, workers)))  # dying takes a while on a busy machine
         assert list(pool.map(range(10), 4)) == [(n, n * n) for n in range(10)]
 
 
@@ -318,16 +294,6 @@ def test_a_closed_pool_has_no_workers_and_says_that_it_is_closed() -> None:
         next(results)
     with pytest.raises(RuntimeError, match="closed"):
         next(pool.map(["a"], 1))
-
-
-def test_a_pool_that_is_garbage_ends_its_workers() -> None:
-    others = children()
-    pool = WorkerPool(hostile, 2)
-    next(pool.map(["a", "hang"], 2))
-    assert len(children() - others) == 2
-    del pool
-    gc.collect()
-    assert until(lambda: children() == others)
 
 
 PARENT = """

@@ -109,6 +109,15 @@ def test_a_folder_of_other_predictions_is_refused(tmp_path: Path, trained: Path,
     assert len(list(read_records(tmp_path / "out" / "predictions.jsonl"))) == 40
 
 
+def test_the_folder_of_a_training_or_evaluation_is_not_taken_for_finished_predictions(
+    tmp_path: Path, trained: Path
+) -> None:
+    recipe = (trained / "recipe.toml").read_text()
+    with pytest.raises(RunFolderError, match="choose another --out"):
+        tag_core.api.predict_to_folder(trained, tmp_path / "points", out=trained)
+    assert (trained / "recipe.toml").read_text() == recipe
+
+
 def test_finished_predictions_are_not_made_again(tmp_path: Path, trained: Path, tag_run: Call) -> None:
     command = ("predict", trained, tmp_path / "points", "--out", tmp_path / "out")
     assert tag_run(*command).returncode == 0

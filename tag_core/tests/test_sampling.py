@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tag_core.media.sampling import dense, paddle, segments
+from tag_core.media.sampling import dense, segments
 
 
 @pytest.mark.parametrize(
@@ -83,29 +83,6 @@ def test_dense_random_starts_of_short_videos_follow_the_published_cases():
     assert dense(20, 16, 2, 4, random=True)[:, 0].tolist() == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize(
-    ("num_frames", "num_segments", "length", "centre", "expected"),
-    [
-        (30, 3, 5, "frame", [4, 5, 6, 7, 8, 14, 15, 16, 17, 18, 24, 25, 26, 27, 28]),
-        (30, 3, 5, "snippet", [2, 3, 4, 5, 6, 12, 13, 14, 15, 16, 22, 23, 24, 25, 26]),
-        (30, 3, 1, "snippet", [4, 14, 24]),
-        (15, 3, 5, "frame", [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0, 1]),  # wraps round
-        (4, 3, 5, "frame", [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2]),  # parts shorter than a snippet
-        (2, 3, 1, "frame", [0, 1, 0]),  # fewer frames than segments
-    ],
-)
-def test_paddle_takes_snippets_as_its_two_readers_do(num_frames, num_segments, length, centre, expected):
-    assert paddle(num_frames, num_segments, length, centre=centre).tolist() == [expected]
-
-
-def test_paddle_random_snippets_stay_inside_their_part():
-    torch.manual_seed(0)
-    drawn = np.concatenate([paddle(30, 3, 5, random=True) for _ in range(200)])
-    assert set(drawn[:, 0]) == set(range(6))
-    assert set(drawn[:, 10]) == set(range(20, 26))
-    assert (np.diff(drawn[:, :5]) == 1).all()
-
-
 @given(
     num_frames=st.integers(1, 400),
     parts=st.integers(1, 12),
@@ -118,7 +95,6 @@ def test_every_index_is_a_frame_of_the_video(num_frames, parts, length, clips, r
         "segments": (segments(num_frames, parts, length, clips, random), (clips, parts * length)),
         "dense": (dense(num_frames, length, parts, clips, random), (clips, length)),
         "last": (dense(num_frames, length, parts, clips, random, "repeat_last"), (clips, length)),
-        "paddle": (paddle(num_frames, parts, length, random), (1, parts * length)),
     }
     for name, (indices, shape) in found.items():
         assert indices.shape == shape, name
@@ -130,13 +106,6 @@ def test_every_index_is_a_frame_of_the_video(num_frames, parts, length, clips, r
 def test_random_sampling_is_decided_by_the_torch_seed():
     def draw():
         torch.manual_seed(7)
-        return [segments(90, 8, random=True), dense(90, 8, 2, 2, random=True), paddle(90, 8, 3, random=True)]
+        return [segments(90, 8, random=True), dense(90, 8, 2, 2, random=True)]
 
     assert all((a == b).all() for a, b in zip(draw(), draw(), strict=True))
-
-
-def test_numbers_below_one_are_refused_by_name():
-    with pytest.raises(ValueError, match="num_frames must be at least 1, got 0"):
-        segments(0, 3)
-    with pytest.raises(ValueError, match="frame_interval"):
-        dense(10, 3, 0)

@@ -32,13 +32,14 @@ CASES = {
     "constant": (rates(Constant), lambda o: lr_scheduler.LambdaLR(o, lambda step: 1.0)),
     "step": (rates(Step, every=3, gamma=0.5), lambda o: lr_scheduler.StepLR(o, 3 * EPOCH, 0.5)),
     "step in steps": (rates(Step, every=7, unit="step"), lambda o: lr_scheduler.StepLR(o, 7, 0.1)),
-    "multi-step": (
-        rates(MultiStep, milestones=[2, 5.5], gamma=0.3),
-        lambda o: lr_scheduler.MultiStepLR(o, [2 * EPOCH, 33], 0.3),
-    ),
     "multi-step in steps": (
         rates(MultiStep, milestones=[11, 40], unit="step"),
         lambda o: lr_scheduler.MultiStepLR(o, [11, 40], 0.1),
+    ),
+    "step of part of an epoch": (rates(Step, every=7 / EPOCH), lambda o: lr_scheduler.StepLR(o, 7, 0.1)),
+    "multi-step": (
+        rates(MultiStep, milestones=[2, 5.5], gamma=0.3),
+        lambda o: lr_scheduler.MultiStepLR(o, [2 * EPOCH, 33], 0.3),
     ),
     "cosine": (rates(Cosine, final_factor=0.1), lambda o: lr_scheduler.CosineAnnealingLR(o, TOTAL, 0.1)),
     "polynomial": (rates(Polynomial, power=0.9), lambda o: lr_scheduler.PolynomialLR(o, TOTAL, 0.9)),

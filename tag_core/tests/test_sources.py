@@ -7,11 +7,11 @@ from tag_core.media.sources import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     Item,
+    Listing,
     expand_inputs,
     list_file,
     list_folders,
     list_table,
-    read_label_map,
 )
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -64,11 +64,10 @@ def test_an_empty_class_folder_is_named(tmp_path):
         list_folders(root)
 
 
-def test_a_missing_folder_a_file_and_a_folder_of_files_are_told_apart(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
-        list_folders(str(tmp_path / "none"))
-    with pytest.raises(UserError, match="is a file, not a folder"):
-        list_folders(write(tmp_path / "x.mp4", ""))
+def test_a_missing_folder_and_a_folder_of_files_are_told_apart(tmp_path):
+    for name in (str(tmp_path / "none"), write(tmp_path / "x.mp4", "")):
+        with pytest.raises(UserError, match="no such folder"):
+            list_folders(name)
     with pytest.raises(UserError, match="no class folders in it"):
         list_folders(str(tmp_path))
 
@@ -105,11 +104,12 @@ def test_a_label_map_names_integer_labels(tmp_path):
 
 
 def test_a_label_map_may_carry_the_index_behind_the_name(tmp_path):
-    assert read_label_map(write(tmp_path / "map.txt", "air drumming 1\nabseiling 0\n")) == [
-        "abseiling",
-        "air drumming",
-    ]
-    assert read_label_map(write(tmp_path / "names.txt", "route 66\nroute 1\n")) == ["route 66", "route 1"]
+    path = write(tmp_path / "list.txt", "a.mp4 0\nb.mp4 1\n")
+    for text, classes in (
+        ("air drumming 1\nabseiling 0\n", ["abseiling", "air drumming"]),
+        ("route 66\nroute 1\n", ["route 66", "route 1"]),
+    ):
+        assert list_file(path, label_map=write(tmp_path / "map.txt", text)).classes == classes
 
 
 def test_several_labels_a_line_need_multi_label(tmp_path):
@@ -133,7 +133,7 @@ def test_lines_of_frame_folders_carry_their_number_of_frames(tmp_path):
         ("a.mp4 dog\n", {"classes": ["cat"]}, r"line 1: label 'dog' is not one of the 1 classes"),
         ("imgs x 1\n", {"num_frames": True}, r"line 1: expected 'folder num_frames label'"),
         ("imgs 5\n", {"num_frames": True}, r"line 1: expected 'folder num_frames label'"),
-        ("imgs 5 1 2\n", {"num_frames": True}, r"line 1: expected 'path num_frames label'"),
+        ("imgs 5 1 2\n", {"num_frames": True}, r"line 1: expected 'folder num_frames label'"),
         ("\n# nothing\n", {}, "nothing is listed in it"),
     ],
 )
@@ -162,6 +162,11 @@ def test_json_lines_have_named_columns_and_lists_of_labels(tmp_path):
     assert [item.labels for item in list_table(path, multi_label=True).items] == [(0, 2), (1,)]
 
 
+def test_a_table_of_videos_without_any_label_has_no_classes(tmp_path):
+    path = write(tmp_path / "t.jsonl", '{"path": "a.mp4", "label": []}\n')
+    assert list_table(path, multi_label=True) == Listing((Item(str(tmp_path / "a.mp4")),), [])
+
+
 def test_a_csv_separates_several_labels_by_semicolons(tmp_path):
     path = write(tmp_path / "t.csv", "path,label\na.mp4,dog; cat\n")
     assert list_table(path, multi_label=True).items[0].labels == (1, 0)
@@ -172,8 +177,9 @@ def test_a_csv_separates_several_labels_by_semicolons(tmp_path):
     [
         ("t.csv", "file,label\na.mp4,0\n", r"line 2: no value in column 'path' \(columns: file, label\)"),
         ("t.csv", "path,label\na.mp4,0\n\nb.mp4\n", r"line 4: no value in column 'label'"),
-        ("t.jsonl", '{"path": "a.mp4", "label": 0}\n{"path"\n', "line 2: not JSON"),
-        ("t.jsonl", "[1]\n", "line 1: expected an object with named columns"),
+        ("t.csv", "path,label\n", "nothing is listed below its header"),
+        ("t.jsonl", '{"path": "a.mp4", "label": 0}\n{"path"\n', "line 2: no JSON object"),
+        ("t.jsonl", "[1]\n", "line 1: no JSON object with named columns: .1."),
     ],
 )
 def test_a_malformed_row_is_named(tmp_path, name, text, message):
@@ -204,6 +210,7 @@ def test_list_files_of_public_repositories_are_read():
     assert [item.labels for item in multi.items] == [(0, 3), (0, 2, 4)]
     frames = list_file(str(folder / "rawframe_test_list.txt"), num_frames=True)
     assert [(Path(i.path).name, i.num_frames, i.labels) for i in frames.items] == [("imgs", 5, (127,))] * 2
-    kinetics = read_label_map(str(SHARED / "video" / "labels" / "label_map_k400.txt"))
+    label_map = str(SHARED / "video" / "labels" / "label_map_k400.txt")
+    kinetics = list_file(str(folder / "video_test_list.txt"), label_map=label_map).classes
     assert len(kinetics) == 400
     assert kinetics[6] == "arm wrestling"

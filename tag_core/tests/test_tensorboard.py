@@ -39,7 +39,7 @@ def test_a_resumed_run_replaces_what_the_killed_one_wrote_later(tmp_path):
     pytest.importorskip("tensorboard")
     for step, value in ((10, 0.1), (20, 0.9), (30, 0.9)):
         tensorboard.tag_epoch_finished(run(tmp_path), {"step": step, "top1": value})
-    tensorboard.tag_run_started(run(tmp_path))  # the run above was never finished
+    tensorboard.tag_run_finished(run(tmp_path))
     tensorboard.tag_epoch_finished(run(tmp_path), {"step": 20, "top1": 0.2})
     tensorboard.tag_run_finished(run(tmp_path))
     assert curves(tmp_path)["top1"] == [(10, 0.1), (20, 0.2)]

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import shutil
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tag_core.config import resolve
 from tag_core.engine.data import collate, datasets, epoch_plan
 from tag_core.engine.train import Trained
 from tag_core.errors import ConfigError, TagError, UnreadableInput
+from tag_core.plugins import installed
 from tag_core.records import read_records
 
 Recipe = dict[str, Any]
@@ -60,6 +62,23 @@ def spoil(recipe: Recipe, *words: str) -> list[Path]:
     for file, word in zip(files, words, strict=True):
         file.write_text(word)
     return files
+
+
+def test_plugins_hear_of_the_end_when_the_report_is_there(toy_recipe: Recipe, tmp_path: Path) -> None:
+    heard: list[tuple[str, bool]] = []
+    listener = types.ModuleType("listener")
+
+    @tag_core.hookimpl
+    def tag_run_finished(run: Any, outcome: str) -> None:
+        heard.append((outcome, (run.folder / "report.html").is_file()))
+
+    listener.tag_run_finished = tag_run_finished  # type: ignore[attr-defined]
+    installed().manager.register(listener)
+    try:
+        train(tmp_path / "run", toy_recipe)
+    finally:
+        installed().manager.unregister(listener)
+    assert heard == [("done", True)]
 
 
 # --- against a loop by hand
@@ -268,7 +287,7 @@ class Scripted:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **scores: list[float]) -> None:
         self.scores, self.calls = scores, 0
         monkeypatch.setattr("tag_core.engine.train.Trainer._validate", lambda trainer: self.next())
-        monkeypatch.setattr("tag_core.api._score_best", lambda *_: None)
+        monkeypatch.setattr("tag_core.api._score", lambda *_: None)
 
     def next(self) -> dict[str, float]:
         self.calls += 1
@@ -457,10 +476,10 @@ def test_fine_tuning_on_other_classes_keeps_all_but_the_head(tmp_path: Path, toy
     first = train(tmp_path / "first", toy_recipe)
     toy_recipe["weights"] = str(first.best)
     toy_recipe["data"]["train"].update(name="toy-plugin/named", source=folders(tmp_path / "three", "xyz"))
-    toy_recipe["optimizer"]["frozen"] = ["backbone"]
+    toy_recipe["optimizer"]["lr_factors"] = {"backbone": 0}
     second = train(tmp_path / "second", toy_recipe)
     text = (tmp_path / "second" / "log.txt").read_text()
-    assert "2 tensors loaded (layout tag); 2 mismatched: head.bias, head.weight" in text
+    assert "2 tensors loaded (layout tag); 2 mismatched: head." in text
     assert second.classes == ["x", "y", "z"]
     before, after = state(tmp_path / "first", "best")["model"], state(tmp_path / "second")["model"]
     assert after["head.weight"].shape == (3, 8)
@@ -474,7 +493,7 @@ def test_fine_tuning_on_other_classes_keeps_all_but_the_head(tmp_path: Path, toy
 
 def test_frozen_stages_keep_every_bit_while_the_rest_trains(tmp_path: Path, toy_recipe: Recipe) -> None:
     toy_recipe["task"]["backbone"] = {"name": "toy-plugin/conv"}
-    toy_recipe["optimizer"].update(frozen=["backbone"], weight_decay=0.1)
+    toy_recipe["optimizer"].update(lr_factors={"backbone": 0}, weight_decay=0.1)
     toy_recipe["train"].update(ema_decay=0.9)
     start = copy.deepcopy(toy_recipe)
     torch.manual_seed(0)

@@ -32,11 +32,21 @@ def tag_backbones() -> list[Component]:
     return [_own("net", "Net"), _own("other", "Other")]
 
 
-class Flip:
+class _Anything:
+    """Has the methods of every kind."""
+
+    feature_dim = 1
+
+    def __call__(self, *inputs: object) -> None: ...
+
+    predict = records = __call__
+
+
+class Flip(_Anything):
     def __init__(self, share: float = 0.5) -> None: ...
 
 
-class Crop:
+class Crop(_Anything):
     def __init__(self, size: tuple[int, int] = (8, 8)) -> None: ...
 
 
@@ -56,19 +66,19 @@ class Pictures:
     def __init__(self, source: str | list[str], labelled: bool = True, size: int | None = None) -> None: ...
 
 
-class Net:
+class Net(_Anything):
     def __init__(self, width: int = 8, rates: list[float] = [0.1]) -> None:
         if width % 2:
             raise ValueError(f"width must be even, got {width}")
         self.width, self.rates = width, rates
 
 
-class Other:
+class Other(_Anything):
     def __init__(self, depth: int, names: dict[str, int] = {}) -> None:
         self.depth, self.names = depth, names
 
 
-class Task:
+class Task(_Anything):
     def __init__(self, backbone: Backbone, loss: Loss, classes: list[str], extra: Backbone | None = None) -> None:
         self.backbone, self.loss, self.classes, self.extra = backbone, loss, classes, extra
 

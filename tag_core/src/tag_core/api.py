@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from tag_core.catalog import catalog
-from tag_core.config import Recipe, Spec, resolve
-from tag_core.engine.data import Coverage, Loader, datasets
+from tag_core.config import Recipe, Spec, build_component, resolve
+from tag_core.engine.data import Coverage, Loader, datasets, epoch_plan
 from tag_core.engine.distributed import Distribution
 from tag_core.engine.evaluate import Evaluation
 from tag_core.engine.evaluate import evaluate as evaluate_task
@@ -22,15 +23,15 @@ from tag_core.engine.predict import Predictor
 from tag_core.engine.progress import Progress
 from tag_core.engine.run import Run, default_folder, log
 from tag_core.engine.session import task_with_weights
-from tag_core.engine.train import Trained
+from tag_core.engine.train import Trained, Trainer
 from tag_core.engine.train import train as train_recipe
 from tag_core.errors import UnknownName
 from tag_core.files import atomic, write_json
 from tag_core.media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, expand_inputs
-from tag_core.records import Record
-from tag_core.typed import signature
+from tag_core.records import Record, read_records
 
 RecipeLike = str | Path | Mapping[str, Any]
+Inputs = str | Path | Sequence[str | Path]
 
 
 def load(name: str, kind: str | None = None, **options: Any) -> Any:
@@ -45,8 +46,6 @@ def load(name: str, kind: str | None = None, **options: Any) -> Any:
         UnknownName: nothing, or several kinds, under that name.
         ConfigError: with every option that is wrong.
     """
-    from tag_core.config import build_component
-
     kinds = [kind] if kind else [entry.kind for entry in catalog().find(name) if entry.kind != "recipe"]
     if len(kinds) != 1:
         found = ", ".join(kinds) or "only a recipe; use tag_core.train, evaluate or predict"
@@ -69,16 +68,18 @@ def train(
         overrides: ``key=value`` each.
         out: the run folder; a new one under ``runs/`` by default, the run itself for a run folder.
     """
-    resolved = resolve(recipe, overrides, needs=("data.train", "optimizer"))
+    resolved = resolve(recipe, overrides)
     is_run = isinstance(recipe, (str, Path)) and Path(recipe).is_dir()
     folder = Path(out) if out else Path(str(recipe)) if is_run else default_folder("train", resolved.name)
-    with started(resolved) as distribution:
-        trained = train_recipe(resolved, folder, distribution, resume=resume, strict=strict)
+
+    def finish(trained: Trained) -> None:
         if best := distribution.gather(trained.best)[0]:
-            _score_best(replace(resolved, weights=str(best)), folder, distribution)
-        if distribution.is_main:
+            _score(replace(resolved, weights=str(best)), "val", folder, distribution)
+        elif distribution.is_main:
             _write_report(folder)
-    return trained
+
+    with started(resolved) as distribution:
+        return train_recipe(resolved, folder, distribution, resume=resume, strict=strict, finish=finish)
 
 
 def evaluate(
@@ -90,25 +91,15 @@ def evaluate(
         WeightsError: no weights, or they do not fit.
         UnreadableInput: with ``strict``, the first input that cannot be read.
     """
-    resolved = resolve(recipe, [*_run_weights(recipe), *overrides], needs=())
+    resolved = _resolve_with_weights(recipe, overrides)
     folder = Path(out) if out else default_folder("eval", resolved.name)
     with started(resolved) as distribution:
-        task, classes = task_with_weights(resolved, distribution)
-        dataset = datasets(_with_classes(resolved, classes), ("test",))["test"]
-        with Run(folder, "eval", resolved, distribution.is_main):
-            result = _evaluate(task, dataset, resolved, classes, distribution, strict)
-            if distribution.is_main:
-                write_evaluation(folder, result, classes)
-                _write_report(folder)
-    return result
+        run = Run(folder, "eval", resolved, distribution.is_main)
+        return _score(resolved, "test", folder, distribution, run, strict)
 
 
 def predict(
-    recipe: RecipeLike,
-    inputs: str | Path | Sequence[str | Path],
-    overrides: Sequence[str] = (),
-    *,
-    strict: bool = False,
+    recipe: RecipeLike, inputs: Inputs, overrides: Sequence[str] = (), *, strict: bool = False
 ) -> Iterator[Record]:
     """Yield a record for each input (files, folders, patterns); unreadable ones carry ``error``.
 
@@ -116,19 +107,15 @@ def predict(
         WeightsError: no weights, or they do not fit.
         UnreadableInput: with ``strict``, the first input that cannot be read.
     """
-    resolved = resolve(recipe, [*_run_weights(recipe), *overrides], needs=())
-    paths = list_inputs(resolved, inputs)
-    with (
-        started(resolved) as distribution,
-        contextlib.closing(Predictor(resolved, paths, distribution, strict)) as predictor,
-    ):
-        for records in predictor.records(range(distribution.rank, len(paths), distribution.world)):
+    with _predictor(recipe, inputs, overrides, strict) as predictor:
+        distribution = predictor.distribution
+        for records in predictor.records(range(distribution.rank, len(predictor.inputs), distribution.world)):
             yield from records
 
 
 def predict_to_folder(
     recipe: RecipeLike,
-    inputs: str | Path | Sequence[str | Path],
+    inputs: Inputs,
     overrides: Sequence[str] = (),
     *,
     out: str | Path,
@@ -141,61 +128,50 @@ def predict_to_folder(
         RunFolderError: the folder holds other predictions.
         UnreadableInput: with ``strict``, the first input that cannot be read; finished shards stay.
     """
-    resolved = resolve(recipe, [*_run_weights(recipe), *overrides], needs=())
-    paths, folder = list_inputs(resolved, inputs), Path(out)
-    with (
-        started(resolved) as distribution,
-        contextlib.closing(Predictor(resolved, paths, distribution, strict)) as predictor,
-        Run(folder, "predict", resolved, distribution.is_main),
-    ):
-        with Progress("predict", len(paths), main=distribution.is_main) as bar:
-            coverage = predictor.to_folder(folder, bar.advance)
-        if distribution.is_main:
-            for spec in resolved.sinks:
-                _export(spec, folder)
-            if visualize:
-                from tag_core.report import draw_records
+    folder = Path(out)
+    with _predictor(recipe, inputs, overrides, strict) as predictor:
+        resolved, is_main = predictor.recipe, predictor.distribution.is_main
+        predictor.claim(folder)
+        with Run(folder, "predict", resolved, is_main):
+            with Progress("predict", len(predictor.inputs), main=is_main) as bar:
+                coverage = predictor.to_folder(folder, bar.advance)
+            if is_main:
+                for spec in resolved.sinks:
+                    _export(spec, folder)
+                if visualize:
+                    from tag_core.report import draw_records
 
-                draw_records(folder)
-            _write_report(folder)
+                    draw_records(folder)
+                _write_report(folder)
     return coverage
 
 
-def check(recipe: RecipeLike, overrides: Sequence[str] = ()) -> tuple[list[str], int]:
+def check(recipe: RecipeLike, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Coverage]:
     """Resolve, build, and run two batches forward and backward in a scratch folder.
 
     Returns:
-        Lines that say what was found, and the number of unreadable inputs met.
+        What was found: components and where they come from, sizes, losses; and the coverage of the two batches.
     """
-    import tempfile
-    from itertools import islice
-
-    from tag_core.engine.data import epoch_plan
-    from tag_core.engine.train import Trainer
-
     resolved = resolve(recipe, overrides)
     with started(resolved) as distribution, tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(resolved, Run(Path(scratch), "train", resolved, main=False), distribution, None)
-        try:
-            train_set = trainer.data["train"]
-            parameters = sum(p.numel() for p in trainer.task.parameters())
-            lines = [f"{spec.entry.kind} {spec.entry.name} ({spec.entry.plugin.origin})" for spec in resolved.specs()]
-            lines += [f"{name}: {len(part)} samples" for name, part in trainer.data.items()]
-            lines.append(f"{len(trainer.classes)} classes, {parameters:,} parameters on {distribution.device}")
-            plan = epoch_plan(len(train_set), resolved.train.batch_size, resolved.train.seed, 0, shuffle=True)
-            for loaded in islice(trainer.loader.read(plan[:2]), 2):
+        with contextlib.closing(trainer):
+            found: dict[str, Any] = {f"{s.entry.kind} {s.entry.name}": s.entry.plugin.origin for s in resolved.specs()}
+            found |= {f"{name} samples": len(part) for name, part in trainer.data.items()}
+            found["classes"] = len(trainer.classes)
+            found["parameters"] = sum(p.numel() for p in trainer.task.parameters())
+            found["device"] = str(distribution.device)
+            samples, options = len(trainer.data["train"]), resolved.train
+            plan = epoch_plan(samples, options.batch_size, options.seed, 0, shuffle=True)
+            for number, loaded in enumerate(islice(trainer.loader.read(plan[:2]), 2), 1):
                 trainer.step([loaded.samples])
-                loss = float(trainer.loss_sums[0]) / max(trainer.position.loss_count, 1)
-                lines.append(f"batch of {len(loaded.samples)}: mean loss so far {loss:.4f}")
-            return [*lines, str(trainer.loader.coverage)], len(trainer.loader.coverage.unreadable)
-        finally:
-            trainer.close()
+                total, samples_read = trainer.losses[0].tolist()
+                found[f"mean loss after step {number}"] = total / max(samples_read, 1)
+            return found, trainer.loader.coverage
 
 
 def _export(spec: Spec, folder: Path) -> None:
     """Write the folder's predictions through one sink."""
-    from tag_core.records import read_records
-
     name = spec.entry.name.rpartition("/")[2]
     sink = spec.build(path=folder / f"predictions.{getattr(spec.target, 'suffix', name)}")
     for record in read_records(folder / "predictions.jsonl"):
@@ -203,13 +179,18 @@ def _export(spec: Spec, folder: Path) -> None:
     sink.close()
 
 
-def list_inputs(recipe: Recipe, inputs: str | Path | Sequence[str | Path]) -> list[str]:
-    """Files of these inputs: as given, of folders those with the data set's suffixes."""
-    listed = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    spec = recipe.data.get("test")
-    paths = [str(item) for item in listed]
-    expand = getattr(spec.target, "expand", None) if spec else None
-    return list(expand(paths)) if expand else expand_inputs(paths, VIDEO_SUFFIXES | IMAGE_SUFFIXES)
+@contextlib.contextmanager
+def _predictor(recipe: RecipeLike, inputs: Inputs, overrides: Sequence[str], strict: bool) -> Iterator[Predictor]:
+    """Ready for the files that ``inputs`` stand for; folders for those that the data set knows how to read."""
+    resolved = _resolve_with_weights(recipe, overrides)
+    paths = [str(path) for path in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
+    expand = getattr(resolved.data["test"].target, "expand", None) if "test" in resolved.data else None
+    paths = list(expand(paths)) if expand else expand_inputs(paths, VIDEO_SUFFIXES | IMAGE_SUFFIXES)
+    with (
+        started(resolved) as distribution,
+        contextlib.closing(Predictor(resolved, paths, distribution, strict)) as predictor,
+    ):
+        yield predictor
 
 
 @contextlib.contextmanager
@@ -218,7 +199,7 @@ def started(recipe: Recipe) -> Iterator[Distribution]:
     distribution: Distribution = recipe.distribution.build()
     distribution.start()
     threads = torch.get_num_threads()
-    if distribution.device.type == "cpu" and not recipe.distribution.options.get("threads"):
+    if distribution.device.type == "cpu":
         # Reading workers and the model's threads would fight for the cores, at twice the CPU time.
         torch.set_num_threads(max(1, threads - max(recipe.train.workers, recipe.eval.workers)))
     if not distribution.is_main:
@@ -230,35 +211,32 @@ def started(recipe: Recipe) -> Iterator[Distribution]:
         torch.set_num_threads(threads)
 
 
-def write_evaluation(folder: Path, result: Evaluation, classes: Sequence[str]) -> None:
-    """``predictions.jsonl`` and ``metrics.json`` of an evaluation."""
-    with atomic(folder / "predictions.jsonl") as file:
-        file.writelines(f"{record.to_json()}\n" for record in result.records)
-    coverage = {
-        "total": result.coverage.total,
-        "unreadable": result.coverage.unreadable,
-        "damaged": result.coverage.damaged,
-    }
-    tables = {"scores": result.scores, "tables": result.tables, "classes": list(classes), "coverage": coverage}
-    write_json(folder / "metrics.json", tables)
-
-
-def _score_best(recipe: Recipe, folder: Path, distribution: Distribution) -> None:
-    """Score the best checkpoint on the validation data: its predictions and tables, for the report."""
-    task, classes = task_with_weights(recipe, distribution)
-    dataset = datasets(recipe, ("train", "val"))["val"]
-    result = _evaluate(task, dataset, recipe, classes, distribution)
-    if distribution.is_main:
-        write_evaluation(folder, result, classes)
-
-
-def _evaluate(
-    task: nn.Module, dataset: Any, recipe: Recipe, classes: list[str], distribution: Distribution, strict: bool = False
+def _score(
+    recipe: Recipe,
+    part: str,
+    folder: Path,
+    distribution: Distribution,
+    run: Run | None = None,
+    strict: bool = False,
 ) -> Evaluation:
-    """Scores and records of the whole data set."""
+    """Score the weights on the ``val`` or ``test`` data; predictions, metrics and report go into ``folder``."""
+    task, classes = task_with_weights(recipe, distribution)
+    data = {
+        name: spec.with_options(classes=classes) if spec.takes("classes") and not spec.options.get("classes") else spec
+        for name, spec in recipe.data.items()  # labels are numbered as the weights number them
+    }
+    dataset = datasets(replace(recipe, data=data), (part,))[part]
     loader = Loader(dataset, recipe.eval.workers, timeout=recipe.eval.timeout, strict=strict)
-    with contextlib.closing(loader), Progress("eval", len(dataset), main=distribution.is_main) as bar:
-        return evaluate_task(task, loader, recipe, classes, distribution, keep_records=True, progress=bar.advance)
+    with run or contextlib.nullcontext():
+        with contextlib.closing(loader), Progress("eval", len(dataset), main=distribution.is_main) as bar:
+            result = evaluate_task(task, loader, recipe, classes, distribution, keep_records=True, progress=bar.advance)
+        if distribution.is_main:
+            with atomic(folder / "predictions.jsonl") as file:
+                file.writelines(f"{record.to_json()}\n" for record in result.records)
+            told = {"scores": result.scores, "tables": result.tables, "classes": classes}
+            write_json(folder / "metrics.json", {**told, "coverage": asdict(result.coverage)})
+            _write_report(folder)
+    return result
 
 
 def _write_report(folder: Path) -> None:
@@ -271,18 +249,9 @@ def _write_report(folder: Path) -> None:
         log.exception("%s/report.html could not be written; the other files are complete", folder)
 
 
-def _with_classes(recipe: Recipe, classes: list[str]) -> Recipe:
-    """Test data that number their labels as the weights do."""
-    data: dict[str, Spec] = {}
-    for name, spec in recipe.data.items():
-        fits = "classes" in signature(spec.target) and not spec.options.get("classes")
-        data[name] = spec.with_options(classes=classes) if fits else spec
-    return replace(recipe, data=data)
-
-
-def _run_weights(recipe: RecipeLike) -> list[str]:
+def _resolve_with_weights(recipe: RecipeLike, overrides: Sequence[str]) -> Recipe:
     """A run folder stands for its own best weights."""
-    if isinstance(recipe, Mapping):
-        return []
-    found = [Path(recipe) / "checkpoints" / f"{name}.pt" for name in ("best", "last")]
-    return [f"weights={path}" for path in found if path.is_file()][:1]
+    folder = None if isinstance(recipe, Mapping) else Path(recipe) / "checkpoints"
+    found = [folder / f"{name}.pt" for name in ("best", "last")] if folder else []
+    weights = [f"weights={path}" for path in found if path.is_file()][:1]
+    return resolve(recipe, [*weights, *overrides], needs=())

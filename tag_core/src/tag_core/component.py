@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+TOML = re.compile(r"[^:]+:.*\.toml")
 
 
-def _check(what: str, name: str, target: str, *texts: str) -> None:
-    if not (isinstance(name, str) and NAME.fullmatch(name)):
-        raise ValueError(f"{what} name {name!r}: use lower-case letters, digits, '-' and '.'")
-    if not (isinstance(target, str) and TARGET.fullmatch(target)):
-        raise ValueError(f"{what} {name!r}: target {target!r} must read 'package.module:attribute'")
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{what} {name!r}: summary and paper must be text, not {texts!r}")
+def _check(description: Any, where: re.Pattern[str], example: str) -> None:
+    name, target, *texts = astuple(description)
+    if not all(isinstance(text, str) for text in (name, target, *texts)):
+        raise ValueError(f"every part must be text: {description}")
+    if not NAME.fullmatch(name):
+        raise ValueError(f"name {name!r}: use lower-case letters, digits, '-' and '.'")
+    if not where.fullmatch(target):
+        raise ValueError(f"{name!r}: {target!r} must read {example!r}")
 
 
 @dataclass(frozen=True)
@@ -36,37 +39,28 @@ class Component:
     paper: str = ""
 
     def __post_init__(self) -> None:
-        _check("component", self.name, self.target, self.summary, self.paper)
+        _check(self, TARGET, "package.module:attribute")
 
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A recipe that a plugin ships.
-
-    Args:
-        name: its name inside the plugin; users write ``namespace/name``.
-        file: ``package:path/inside/package.toml``.
-        summary: one line for listings.
-    """
+    """A recipe that a plugin ships; ``file`` reads ``package:path/inside/package.toml``."""
 
     name: str
     file: str
     summary: str
 
     def __post_init__(self) -> None:
-        _check("recipe", self.name, "package:attribute", self.summary)
-        package, colon, path = self.file.partition(":")
-        if not (package and colon and path.endswith(".toml")):
-            raise ValueError(f"recipe {self.name!r}: file {self.file!r} must read 'package:folder/name.toml'")
+        _check(self, TOML, "package:folder/name.toml")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A sub-command of ``tag-run``, a click command imported only when it is called."""
+    """A sub-command of ``tag-run``; ``target`` is a click command, imported only when it is called."""
 
     name: str
     target: str
     summary: str
 
     def __post_init__(self) -> None:
-        _check("command", self.name, self.target, self.summary)
+        _check(self, TARGET, "package.module:attribute")

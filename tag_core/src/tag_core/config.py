@@ -7,17 +7,35 @@ each with its key, what was expected, what was given, and the nearest right name
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tag_core.catalog import Entry, catalog, did_you_mean
 from tag_core.errors import ConfigError, PluginError, TagError, UnknownName
-from tag_core.kinds import GIVEN
+from tag_core.kinds import GIVEN, Distribution, Metric, Optimizer, Schedule, Sink, Task, missing_members
 from tag_core.options import EvalOptions, TrainOptions
-from tag_core.recipe import CliText, Inherited, Tree, merge, read_tree, scalar
+from tag_core.recipe import CliText, Inherited, Tree, merge_value, read_tree, scalar
 from tag_core.typed import MISSING, check_type, nested_kind, show_value, signature
+
+TABLES: dict[str, tuple[Any, Any]] = {
+    "summary": (str, ""),
+    "paper": (str, ""),
+    "weights": (str, ""),
+    "task": (Task, MISSING),
+    "data": (dict, {}),
+    "optimizer": (Optimizer | None, None),
+    "schedule": (Schedule | None, None),
+    "distribution": (Distribution, "auto"),
+    "metrics": (list[Metric], []),
+    "sinks": (list[Sink], []),
+    "train": (TrainOptions, TrainOptions()),
+    "eval": (EvalOptions, EvalOptions()),
+}
+"""Key of a recipe -> (type, default)."""
+DATA = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -28,47 +46,44 @@ class Spec:
     entry: Entry
     target: Callable[..., Any]
     options: dict[str, Any]
-    complete: bool
+
+    @property
+    def missing(self) -> list[str]:
+        """Required options that are not set."""
+        parameters, given = signature(self.target), GIVEN.get(self.entry.kind, ())
+        names = [name for name, (_, default) in parameters.items() if default is MISSING]
+        return [name for name in names if name not in self.options and name not in given]
 
     def build(self, **given: Any) -> Any:
         """Build it, passing those of ``given`` that its signature has.
 
         Raises:
             ConfigError: a required option is missing, or the component refuses the combination.
+            PluginError: what it builds lacks a method of its kind.
         """
-        parameters = inspect.signature(self.target).parameters
-        if not self.complete:
-            absent = [n for n, p in parameters.items() if p.default is MISSING and n not in self.options]
-            absent = [f"{self.key}.{name}: required" for name in absent if name not in given]
-            raise ConfigError(f"{self.entry.name}", absent)
+        if absent := [name for name in self.missing if name not in given]:
+            raise ConfigError(self.entry.name, [f"{self.key}.{name}: required" for name in absent])
         options = {name: _build(value) for name, value in self.options.items()}
-        options.update({name: value for name, value in given.items() if name in parameters})
+        options.update({name: value for name, value in given.items() if self.takes(name)})
         try:
-            return self.target(**options)
+            component = self.target(**options)
         except TagError:
             raise
         except ValueError as error:
-            raise ConfigError(f"{self.entry.name}", [f"{self.key}: {error}"]) from error
+            raise ConfigError(self.entry.name, [f"{self.key}: {error}"]) from error
+        except Exception as error:
+            error.add_note(f"This is a fault of {self.entry}.")
+            raise
+        if absent := missing_members(self.entry.kind, component):
+            raise PluginError(f"{self.entry} has no {', '.join(absent)}; see tag_core.kinds.{self.entry.kind.title()}")
+        return component
 
     def takes(self, option: str) -> bool:
         return option in inspect.signature(self.target).parameters
 
     def with_options(self, **options: Any) -> Spec:
         """The same component with these options replaced; they are not checked again."""
-        merged = {**self.options, **options}
-        required = {n for n, (_, default) in signature(self.target, self.entry).items() if default is MISSING}
-        complete = required <= {*merged, *GIVEN.get(self.entry.kind, ())}
-        return Spec(self.key, self.entry, self.target, merged, complete)
-
-    def to_dict(self) -> Tree:
-        return {"name": self.entry.name, **{k: _plain(v) for k, v in self.options.items() if v is not None}}
-
-    def walk(self) -> Iterator[Spec]:
-        yield self
-        for value in self.options.values():
-            for item in value if isinstance(value, list) else [value]:
-                if isinstance(item, Spec):
-                    yield from item.walk()
+        return replace(self, options={**self.options, **options})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,52 +91,33 @@ class Recipe:
     """A recipe with every name resolved and every option checked."""
 
     name: str
-    summary: str = ""
-    paper: str = ""
-    weights: str = ""
-    holdout: float = 0.2
+    summary: str
+    paper: str
+    weights: str
     task: Spec
     data: dict[str, Spec]
-    own_source: frozenset[str] = frozenset()
-    """The data sets among val and test that name a source of their own."""
+    holdout: float
+    own_source: frozenset[str]
+    """The data sets that name a source of their own; val and test are otherwise held out of train."""
     optimizer: Spec | None
     schedule: Spec | None
     distribution: Spec
-    metrics: list[Spec] = field(default_factory=list)
-    sinks: list[Spec] = field(default_factory=list)
-    train: TrainOptions = field(default_factory=TrainOptions)
-    eval: EvalOptions = field(default_factory=EvalOptions)
+    metrics: list[Spec]
+    sinks: list[Spec]
+    train: TrainOptions
+    eval: EvalOptions
 
     def to_dict(self) -> Tree:
         """Tables that resolve to this recipe again, every default written out."""
-        data: Tree = {"holdout": self.holdout}
-        for name, spec in self.data.items():
-            data[name] = spec.to_dict()
-            if name != "train" and name not in self.own_source:
-                data[name].pop("source", None)
-        tree: Tree = {"summary": self.summary, "paper": self.paper, "weights": self.weights}
-        tree["metrics"] = [spec.to_dict() for spec in self.metrics]
-        tree["sinks"] = [spec.to_dict() for spec in self.sinks]
-        tree["task"], tree["data"] = self.task.to_dict(), data
-        for key, optional in (("optimizer", self.optimizer), ("schedule", self.schedule)):
-            if optional is not None:
-                tree[key] = optional.to_dict()
-        tree["distribution"] = self.distribution.to_dict()
-        tree["train"], tree["eval"] = asdict(self.train), asdict(self.eval)
+        tree = {key: _plain(getattr(self, key)) for key in TABLES if getattr(self, key) is not None}
+        for name in {"val", "test"}.intersection(self.data) - self.own_source:
+            tree["data"][name].pop("source", None)
+        tree["data"]["holdout"] = self.holdout
         return tree
 
     def specs(self) -> Iterator[Spec]:
         """Every component of the recipe, nested ones included."""
-        tops: list[Spec | None] = [
-            self.task,
-            *self.data.values(),
-            self.optimizer,
-            self.schedule,
-            self.distribution,
-        ]
-        for spec in [*tops, *self.metrics, *self.sinks]:
-            if spec is not None:
-                yield from spec.walk()
+        return _specs(vars(self))
 
 
 def resolve(
@@ -141,7 +137,7 @@ def resolve(
         UnknownName: no such recipe.
     """
     name, tree = read_tree(recipe, overrides)
-    return _Resolver(name, needs).recipe(tree)
+    return _Resolver(needs).recipe(name, tree)
 
 
 def build_component(kind: str, name: str, options: Mapping[str, Any], **given: Any) -> Any:
@@ -150,84 +146,59 @@ def build_component(kind: str, name: str, options: Mapping[str, Any], **given: A
     Raises:
         ConfigError: with every option that is wrong.
     """
-    resolver = _Resolver(name, needs=("data.", "optimizer"))
-    spec = resolver._component(kind, kind, {**options, "name": name})
+    resolver = _Resolver(needs=("optimizer",))
+    spec = resolver.component(kind, kind, {**options, "name": name})
     if resolver.problems or spec is None:
         raise ConfigError(name, resolver.problems)
     return spec.build(**given)
 
 
 class _Resolver:
-    def __init__(self, name: str, needs: Collection[str]) -> None:
-        self.name, self.needs, self.problems = name, needs, list[str]()
+    """Checks tables against signatures; what is wrong goes into ``problems``, and the rest is checked all the same."""
 
-    def recipe(self, tree: Tree) -> Recipe:
-        known = ["summary", "paper", "weights", "task", "data", "optimizer", "schedule", "metrics", "sinks"]
-        known += ["train", "eval", "distribution", "name"]
-        for key in tree:
-            if key not in known:
-                self.problems.append(f"{key}: unknown{did_you_mean(key, known)}")
+    def __init__(self, needs: Collection[str]) -> None:
+        self.needs, self.problems = needs, list[str]()
+
+    def recipe(self, name: str, tree: Tree) -> Recipe:
         data, holdout, own_source = self._data(tree.get("data", {}))
-        texts = {key: self._value(key, str, tree.get(key, "")) for key in ("summary", "paper", "weights")}
-        parts: dict[str, Any] = {
-            "task": self._component("task", "task", tree.get("task", MISSING)),
-            "optimizer": self._optional("optimizer", tree),
-            "schedule": self._optional("schedule", tree),
-            "distribution": self._component("distribution", "distribution", tree.get("distribution", "auto")),
-            "metrics": self._components("metrics", "metric", tree.get("metrics", [])),
-            "sinks": self._components("sinks", "sink", tree.get("sinks", [])),
-            "train": self._table("train", TrainOptions, tree.get("train", {})),
-            "eval": self._table("eval", EvalOptions, tree.get("eval", {})),
-        }
+        tree = {key: {} if key == "data" else value for key, value in tree.items() if key != "name"}
+        values = self._options("", TABLES, tree, "a recipe")
+        if "task" not in tree:
+            self.problems.append("task: required")
         if "optimizer" in self.needs and "optimizer" not in tree:
             self.problems.append("optimizer: required")
         if self.problems:
-            raise ConfigError(self.name, self.problems)
-        return Recipe(name=self.name, holdout=holdout, own_source=own_source, data=data, **texts, **parts)
+            told = dict[str, str]()  # what val and test inherit is told once
+            for problem in self.problems:
+                told.setdefault(re.sub(r"^data\.(train|val|test)", "", problem), problem)
+            raise ConfigError(name, list(told.values()))
+        return Recipe(**{**values, "data": data}, name=name, holdout=holdout, own_source=own_source)
 
     def _data(self, tables: Any) -> tuple[dict[str, Spec], float, frozenset[str]]:
+        """The data sets, each starting from the one before; the share held out; which name their own source."""
         if not isinstance(tables, Mapping):
             self.problems.append(f"data: expected a table, got {show_value(tables)}")
             return {}, 0.0, frozenset()
         for key in tables:
-            if key not in ("holdout", "train", "val", "test"):
-                self.problems.append(f"data.{key}: unknown{did_you_mean(key, ['holdout', 'train', 'val', 'test'])}")
+            if key not in ("holdout", *DATA):
+                self.problems.append(f"data.{key}: unknown{did_you_mean(key, ['holdout', *DATA])}")
         holdout = self._value("data.holdout", float, tables.get("holdout", 0.2))
         if isinstance(holdout, float) and not 0 <= holdout < 1:
             self.problems.append(f"data.holdout: expected a share in [0, 1), got {holdout}")
+        own = {key for key in DATA if isinstance(tables.get(key), Mapping) and tables[key].get("source")}
         specs: dict[str, Spec] = {}
         above: Any = {}
-        own, said = set(), set[str]()
-        for key in ("train", "val", "test"):
-            table = tables.get(key, {})
-            if isinstance(table, Mapping) and table.get("source"):
-                own.add(key)
-            above = merge({"data": {key: above}}, {"data": {key: table}})["data"][key]
-            before = len(self.problems)
-            if (above or f"data.{key}" in self.needs) and (spec := self._component(f"data.{key}", "dataset", above)):
+        for key in DATA:
+            above = merge_value(above, tables.get(key, {}), ("data", key))
+            if (above or f"data.{key}" in self.needs) and (spec := self.component(f"data.{key}", "dataset", above)):
                 specs[key] = spec
-            found = [problem.removeprefix(f"data.{key}") for problem in self.problems[before:]]
-            self.problems[before:] = [f"data.{key}{text}" for text in found if text not in said]  # inherited ones once
-            said.update(found)
-        if "test" not in own and "val" in own:
-            own.add("test")
-        return specs, holdout, frozenset(own)
+        return specs, holdout, frozenset(own | {"test"} if "val" in own else own)
 
-    def _optional(self, key: str, tree: Tree) -> Spec | None:
-        return self._component(key, key, tree[key]) if key in tree else None
-
-    def _components(self, key: str, kind: str, value: Any) -> list[Spec]:
-        if not isinstance(value, list):
-            self.problems.append(f"{key}: expected a list of {kind} components, got {show_value(value)}")
-            return []
-        found = [self._component(f"{key}.{i}", kind, item) for i, item in enumerate(value)]
-        return [spec for spec in found if spec is not None]
-
-    def _component(self, key: str, kind: str, table: Any) -> Spec | None:
+    def component(self, key: str, kind: str, table: Any) -> Spec | None:
         if isinstance(table, str):
             table = {"name": table}
-        if table is MISSING or not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
-            given = "" if table is MISSING or isinstance(table, Mapping) else f", got {show_value(table)}"
+        if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
+            given = "" if isinstance(table, Mapping) else f", got {show_value(table)}"
             self.problems.append(f"{key}: required: the name of a {kind}, or a table with 'name'{given}")
             return None
         try:
@@ -238,72 +209,72 @@ class _Resolver:
             self.problems.append(f"{key}: {error}")
             return None
         options = {name: value for name, value in table.items() if name != "name"}
-        return self._spec(key, entry, target, parameters, options)
+        parameters = {name: parameter for name, parameter in parameters.items() if name not in GIVEN.get(kind, ())}
+        spec = Spec(key, entry, target, self._options(key, parameters, options, entry.name))
+        if not key.startswith(("data.", "optimizer")) or key.startswith(tuple(self.needs)):
+            self.problems += [f"{key}.{name}: required by {entry.name}" for name in spec.missing]
+        return spec
 
-    def _spec(self, key: str, entry: Entry, target: Any, parameters: Mapping[str, Any], given: Tree) -> Spec:
-        before = len(self.problems)
-        options = self._options(key, parameters, given, entry.name, skip=GIVEN.get(entry.kind, ()))
-        missing = [n for n, (_, d) in parameters.items() if d is MISSING and n not in given]
-        missing = [n for n in missing if n not in GIVEN.get(entry.kind, ())]
-        if missing and self._needed(key):
-            self.problems.extend(f"{key}.{name}: required by {entry.name}" for name in missing)
-        return Spec(key, entry, target, options, not missing and len(self.problems) == before)
-
-    def _needed(self, key: str) -> bool:
-        return not key.startswith(("data.", "optimizer")) or any(key.startswith(need) for need in self.needs)
-
-    def _options(self, key: str, parameters: Mapping[str, Any], given: Tree, owner: str, skip: Collection[str]) -> Tree:
+    def _options(
+        self, key: str, parameters: Mapping[str, tuple[Any, Any]], given: Mapping[str, Any], owner: str
+    ) -> Tree:
+        """Checked values of ``given``, and defaults; components among them become Specs."""
         options: Tree = {}
-        names = [name for name in parameters if name not in skip]
-        for name in given:
-            if name not in names and not isinstance(given[name], Inherited):
-                hint = did_you_mean(name, names) or f" (options: {', '.join(names) or 'none'})"
-                self.problems.append(f"{key}.{name}: {owner} has no such option{hint}")
-        for name in names:
-            annotation, default = parameters[name]
-            value = given.get(name, MISSING)
-            if value is not MISSING:
-                value = value.value if isinstance(value, Inherited) else value
-                options[name] = self._value(f"{key}.{name}", annotation, value)
+        prefix = f"{key}." if key else ""
+        for name, value in given.items():
+            if name not in parameters and not isinstance(value, Inherited):
+                hint = did_you_mean(name, parameters) or f" (options: {', '.join(parameters) or 'none'})"
+                self.problems.append(f"{prefix}{name}: {owner} has no such option{hint}")
+        for name, (annotation, default) in parameters.items():
+            if name in given or (default is not MISSING and nested_kind(annotation)):
+                options[name] = self._value(prefix + name, annotation, given.get(name, default))
             elif default is not MISSING:
-                nested = nested_kind(annotation)
-                options[name] = self._value(f"{key}.{name}", annotation, default) if nested else default
+                options[name] = default
         return options
 
     def _value(self, key: str, annotation: Any, value: Any) -> Any:
-        nested = nested_kind(annotation)
-        if nested and value is None:
-            return None
-        if nested:
-            kind, many = nested
-            return self._components(key, kind, value) if many else self._component(key, kind, value)
-        if isinstance(value, CliText):
-            return self._cli_value(key, annotation, value)
-        try:
-            return check_type(annotation, value)
-        except ValueError as error:
-            self.problems.append(f"{key}: {error}")
-            return None
-
-    def _cli_value(self, key: str, annotation: Any, text: CliText) -> Any:
-        for candidate in (scalar(text), str(text)):
+        value = value.value if isinstance(value, Inherited) else value
+        if nested := nested_kind(annotation):
+            return None if value is None else self._components(key, *nested, value)
+        if annotation in (TrainOptions, EvalOptions):
+            return self._table(key, annotation, value)
+        reasons = []
+        for read in (scalar, str):
             try:
-                return check_type(annotation, candidate)
-            except ValueError:
-                continue
-        return self._value(key, annotation, scalar(text))
+                return check_type(annotation, _typed(value, read))
+            except ValueError as error:
+                reasons.append(str(error))
+        self.problems.append(f"{key}: {reasons[0]}")
+        return None
+
+    def _components(self, key: str, kind: str, many: bool, value: Any) -> Any:
+        if not many:
+            return self.component(key, kind, value)
+        if isinstance(value, list):
+            return [self.component(f"{key}.{i}", kind, item) for i, item in enumerate(value)]
+        self.problems.append(f"{key}: expected a list of {kind} components, got {show_value(value)}")
+        return []
 
     def _table(self, key: str, options: Any, table: Any) -> Any:
         if not isinstance(table, Mapping):
             self.problems.append(f"{key}: expected a table, got {show_value(table)}")
-            return options()
+            return None
         before = len(self.problems)
-        values = self._options(key, signature(options), dict(table), f"[{key}]", skip=())
+        values = self._options(key, signature(options), table, f"[{key}]")
         try:
-            return options(**values) if len(self.problems) == before else options()
+            return options(**values) if len(self.problems) == before else None
         except ValueError as error:
             self.problems.append(f"{key}.{error}")
-            return options()
+            return None
+
+
+def _typed(value: Any, read: Callable[[str], Any]) -> Any:
+    """The value with what was typed on the command line read, in tables and lists too."""
+    if isinstance(value, Mapping):
+        return {key: _typed(item, read) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_typed(item, read) for item in value]
+    return read(value) if isinstance(value, CliText) else value
 
 
 def _build(value: Any) -> Any:
@@ -312,11 +283,23 @@ def _build(value: Any) -> Any:
     return [_build(item) for item in value] if isinstance(value, list) else value
 
 
-def _plain(value: Any) -> Any:
+def _specs(value: Any) -> Iterator[Spec]:
     if isinstance(value, Spec):
-        return value.to_dict()
+        yield value
+        value = value.options
+    inside = value.values() if isinstance(value, Mapping) else value
+    for item in inside if isinstance(value, (Mapping, list)) else ():
+        yield from _specs(item)
+
+
+def _plain(value: Any) -> Any:
+    """What TOML can say."""
+    if isinstance(value, Spec):
+        value = {"name": value.entry.name, **value.options}
+    elif isinstance(value, (TrainOptions, EvalOptions)):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
     return value if isinstance(value, (bool, int, float, str)) else str(value)

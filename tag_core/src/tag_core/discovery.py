@@ -6,53 +6,26 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import NamedTuple
 
 GROUP = "tag.plugins"
-VALUE = re.compile(r"([\w.]+)\s*(?::\s*([\w.]+)\s*)?(\[.*\]\s*)?")
-SIMPLE = re.compile(r"(tag[-_.]core)((?:(?:>=|<)\d+(?:\.\d+)*,?)*)", re.IGNORECASE)
+CORE = re.compile(r"tag[-_.]core(?![-_.\w])", re.IGNORECASE)
+PLAIN = re.compile(r"tag[-_.]core((?:(?:>=|<)\d+(?:\.\d+){0,2},?)*)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One line of a package's entry points: ``name = module``."""
+class Claim(NamedTuple):
+    """One line of a package's entry points, ``name = module``, and what the package requires."""
 
     name: str
-    value: str
+    module: str
     package: str
     version: str
     requires: tuple[str, ...] = ()
-
-    def load(self) -> Any:
-        """Import what the entry point names."""
-        match = VALUE.fullmatch(self.value)
-        if not match:
-            raise ValueError(f"the entry point {self.value!r} must read 'package.module'")
-        found = importlib.import_module(match[1])
-        for attribute in match[2].split(".") if match[2] else ():
-            found = getattr(found, attribute)
-        return found
-
-    def misfit(self) -> str | None:
-        """Why the package does not fit the running tag-core, by its own requirements; None if it fits."""
-        mine = installed_version("tag-core")
-        for text in self.requires:
-            if canonical(text).startswith("tag-core") and not _plainly_fits(text, mine):
-                from packaging.requirements import Requirement  # slow to import, rarely needed
-
-                wanted = Requirement(text)
-                applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
-                is_core = canonical(wanted.name) == "tag-core"
-                if is_core and applies and not wanted.specifier.contains(mine, prereleases=True):
-                    return f"needs tag-core {wanted.specifier}, this is tag-core {mine}; upgrade one of them"
-        return None
 
 
 def find_claims(paths: Sequence[str] | None = None) -> list[Claim]:
@@ -60,10 +33,23 @@ def find_claims(paths: Sequence[str] | None = None) -> list[Claim]:
     claims: list[Claim] = []
     for info in _info_folders(tuple(sys.path if paths is None else paths)).values():
         text = _read(f"{info}/entry_points.txt")
-        if GROUP in text and (lines := list(_section(text))):
-            package, version, requires = read_metadata(info)
-            claims += [Claim(name, value, package, version, requires) for name, value in lines]
+        if GROUP in text:
+            claims += [Claim(name, module, *read_metadata(info)) for name, module in _section(text)]
     return claims
+
+
+def misfit(requires: Sequence[str]) -> str | None:
+    """Why a package with these requirements does not fit the running tag-core; None if it fits."""
+    mine = installed_version("tag-core")
+    for text in requires:
+        if CORE.match(text) and not _plainly_fits(text, mine):
+            from packaging.requirements import Requirement  # slow to import, rarely needed
+
+            wanted = Requirement(text)
+            applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+            if applies and not wanted.specifier.contains(mine, prereleases=True):
+                return f"needs tag-core {wanted.specifier}, this is tag-core {mine}; upgrade one of them"
+    return None
 
 
 def installed_version(package: str) -> str:
@@ -79,18 +65,15 @@ def canonical(name: str) -> str:
 
 def _plainly_fits(requirement: str, version: str) -> bool:
     """True where it is plain to see, as for ``tag-core>=0.1,<0.2`` and 0.1.3; False decides nothing."""
-    parts = SIMPLE.fullmatch(requirement.replace(" ", ""))
-    if not (parts and re.fullmatch(r"\d+(\.\d+)*", version)):
+    parts = PLAIN.fullmatch(requirement.replace(" ", ""))
+    if not (parts and PLAIN.fullmatch(f"tag-core<{version}")):
         return False
-    have, bounds = _release(version), re.findall(r"(>=|<)([\d.]+)", parts[2])
+    have, bounds = _release(version), re.findall(r"(>=|<)([\d.]+)", parts[1])
     return all(have >= _release(bound) if sign == ">=" else have < _release(bound) for sign, bound in bounds)
 
 
 def _release(version: str) -> list[int]:
-    numbers = [int(number) for number in version.split(".")]
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return numbers
+    return [int(number) for number in f"{version}.0.0".split(".")[:3]]
 
 
 def read_metadata(info: str) -> tuple[str, str, tuple[str, ...]]:
@@ -107,14 +90,14 @@ def read_metadata(info: str) -> tuple[str, str, tuple[str, ...]]:
 def _info_folders(paths: tuple[str, ...]) -> dict[str, str]:
     """Canonical name -> .dist-info or .egg-info folder; the first on the path wins."""
     found: dict[str, str] = {}
-    for folder in dict.fromkeys(path or "." for path in paths):
+    for folder in paths:
         try:
-            names = sorted(os.listdir(folder))
+            names = sorted(os.listdir(folder or "."))
         except OSError:  # a zip file, or nothing there
             continue
         for name in names:
             if name.endswith((".dist-info", ".egg-info")):
-                found.setdefault(_name(name), f"{folder}/{name}")
+                found.setdefault(_name(name), f"{folder or '.'}/{name}")
     return found
 
 

@@ -2,14 +2,14 @@
 
 ::
 
-    TagError                    exit code 1
-    ├── UserError               exit code 2: the user can fix it
+    TagError                    exit code 1: base of all; its text is meant for the user
+    ├── UserError               exit code 2: the user can put it right
     │   ├── ConfigError         a recipe or an override is wrong (all mistakes at once)
-    │   ├── UnknownName         no component, recipe or plugin of that name
-    │   ├── PluginError         a plugin cannot be used
-    │   ├── WeightsError        a weights file is missing, damaged or does not fit
+    │   ├── UnknownName         no component, recipe or plugin of that name; the text has the nearest
+    │   ├── PluginError         a plugin is broken, built for another version, or claims a taken name
+    │   ├── WeightsError        weights are missing, damaged, unreachable or of another model
     │   ├── CheckpointError     a checkpoint cannot be read, written or resumed
-    │   └── RunFolderError      a run folder cannot be read or written
+    │   └── RunFolderError      a run folder cannot be created, read or written
     └── UnreadableInput         exit code 3: one video or image cannot be read
 
 A message says what went wrong, where, why, and what to do next.
@@ -19,47 +19,38 @@ from __future__ import annotations
 
 
 class TagError(Exception):
-    """Base of every deliberate error; its text is meant for the user."""
-
     exit_code = 1
 
 
 class UserError(TagError):
-    """Something the user can put right."""
-
     exit_code = 2
 
 
 class ConfigError(UserError):
-    """A recipe or override is wrong; ``problems`` holds one line per mistake."""
+    """``problems`` holds one line per mistake."""
 
     def __init__(self, where: str, problems: list[str]) -> None:
+        super().__init__(where, problems)
         self.where, self.problems = where, problems
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__(f"{where}: {count}\n" + "\n".join(f"  - {line}" for line in problems))
 
-    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, list[str]]]:
-        return type(self), (self.where, self.problems)
-
-
-class UnknownName(UserError):
-    """A name that nothing answers to; the text carries the nearest ones."""
+    def __str__(self) -> str:
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        return "\n  - ".join([f"{self.where}: {count}", *self.problems])
 
 
-class PluginError(UserError):
-    """A plugin is broken, built for another version, or claims a taken name."""
+class UnknownName(UserError): ...
 
 
-class WeightsError(UserError):
-    """Weights that are missing, damaged, unreachable or of another model."""
+class PluginError(UserError): ...
 
 
-class CheckpointError(UserError):
-    """A checkpoint that cannot be read, written or resumed from."""
+class WeightsError(UserError): ...
 
 
-class RunFolderError(UserError):
-    """A run folder that cannot be created, read or written."""
+class CheckpointError(UserError): ...
+
+
+class RunFolderError(UserError): ...
 
 
 class UnreadableInput(TagError):
@@ -73,8 +64,8 @@ class UnreadableInput(TagError):
     exit_code = 3
 
     def __init__(self, source: str, reason: str) -> None:
+        super().__init__(source, reason)
         self.source, self.reason = source, reason
-        super().__init__(f"{source}: {reason}")
 
-    def __reduce__(self) -> tuple[type[UnreadableInput], tuple[str, str]]:
-        return type(self), (self.source, self.reason)
+    def __str__(self) -> str:
+        return f"{self.source}: {self.reason}"

@@ -8,7 +8,7 @@ protocol: a component needs the methods, not a base class.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +103,6 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-@runtime_checkable
 class Index(Protocol):
     """Answers nearest-neighbour queries over embeddings."""
 
@@ -112,23 +111,27 @@ class Index(Protocol):
 
 
 class Optimizer(Protocol):
-    """Marker for ``optimizer`` parameters; the component returns a ``torch.optim.Optimizer``."""
+    """A ``torch.optim.Optimizer``."""
+
+
+class Distribution(Protocol):
+    """A :class:`tag_core.engine.distributed.Distribution`."""
 
 
 KINDS: dict[str, str] = {
-    "dataset": "yields samples",
-    "transform": "prepares samples",
-    "backbone": "maps tensors to features",
-    "task": "owns head, loss and decoding",
-    "loss": "what training minimises",
-    "optimizer": "how weights change",
-    "schedule": "learning rate over steps",
-    "metric": "scores predictions",
-    "distribution": "where a run executes",
-    "index": "answers nearest-neighbour queries",
-    "sink": "writes predictions",
+    "dataset": "tag_datasets",
+    "transform": "tag_transforms",
+    "backbone": "tag_backbones",
+    "task": "tag_tasks",
+    "loss": "tag_losses",
+    "optimizer": "tag_optimizers",
+    "schedule": "tag_schedules",
+    "metric": "tag_metrics",
+    "distribution": "tag_distributions",
+    "index": "tag_indexes",
+    "sink": "tag_sinks",
 }
-"""Kind -> what it is for, in the order of listings."""
+"""Kind -> hook that registers components of it, in the order of listings."""
 
 GIVEN: dict[str, tuple[str, ...]] = {
     "task": ("classes",),
@@ -141,19 +144,17 @@ GIVEN: dict[str, tuple[str, ...]] = {
 
 
 def kind_of(annotation: object) -> str | None:
-    """The kind that an annotation names, or None for an ordinary option."""
-    return _KIND_OF_TYPE.get(annotation) if isinstance(annotation, type) else None
+    """The kind that an annotation names (every protocol above is one), or None for an ordinary option."""
+    if isinstance(annotation, type) and annotation.__module__ == __name__:
+        return annotation.__name__.lower()
+    return None
 
 
-_KIND_OF_TYPE: dict[object, str] = {
-    Dataset: "dataset",
-    Transform: "transform",
-    Backbone: "backbone",
-    Task: "task",
-    Loss: "loss",
-    Optimizer: "optimizer",
-    Schedule: "schedule",
-    Metric: "metric",
-    Index: "index",
-    Sink: "sink",
-}
+def missing_members(kind: str, component: object) -> list[str]:
+    """What the protocol of ``kind`` asks for and ``component`` does not have."""
+    protocol = globals()[kind.title()]
+    methods = [name for name, value in vars(protocol).items() if callable(value) and name not in _OF_EVERY_PROTOCOL]
+    return [name for name in (*methods, *protocol.__annotations__) if not hasattr(component, name)]
+
+
+_OF_EVERY_PROTOCOL = {"__init__", "__subclasshook__"}

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import io
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 from types import ModuleType
 from typing import Any, Literal
 
@@ -24,37 +22,20 @@ import pluggy
 
 from tag_core import hookspecs
 from tag_core.component import NAME, Command, Component, RecipeFile
-from tag_core.discovery import Claim, find_claims
+from tag_core.discovery import Claim, find_claims, misfit
 from tag_core.errors import PluginError
+from tag_core.kinds import KINDS
 
 SLOW_IMPORT_SECONDS = 1.0
+EXTRA = "--plugin"
+"""The package of a plugin that is not installed."""
 FIRST_PARTY = {
-    "video": "tag-plugins-video",
-    "reid": "tag-plugins-reid",
-    "face": "tag-plugins-face",
-    "detection": "tag-plugins-detection",
-    "search": "tag-plugins-search",
-    "track": "tag-plugins-track",
-    "ebiz": "tag-plugins-ebiz",
+    name: f"tag-plugins-{name}" for name in ("video", "reid", "face", "detection", "search", "track", "ebiz")
 }
-HOOK_OF_KIND = {
-    "dataset": "tag_datasets",
-    "transform": "tag_transforms",
-    "backbone": "tag_backbones",
-    "task": "tag_tasks",
-    "loss": "tag_losses",
-    "optimizer": "tag_optimizers",
-    "schedule": "tag_schedules",
-    "metric": "tag_metrics",
-    "distribution": "tag_distributions",
-    "index": "tag_indexes",
-    "sink": "tag_sinks",
-}
-RESULT_OF_HOOK: dict[str, type] = {
-    **dict.fromkeys(HOOK_OF_KIND.values(), Component),
-    "tag_recipes": RecipeFile,
-    "tag_commands": Command,
-}
+"""Namespace -> package to install."""
+HOOKS = [name for name in vars(hookspecs) if name.startswith("tag_")]
+COMPONENTS: dict[str, type] = dict.fromkeys(KINDS.values(), Component)
+RESULT_OF_HOOK = {**COMPONENTS, "tag_recipes": RecipeFile, "tag_commands": Command}
 
 
 @dataclass
@@ -70,9 +51,6 @@ class PluginRecord:
     notes: list[str] = field(default_factory=list)
     provides: dict[str, list[Any]] = field(default_factory=dict)
     """Registration hook -> what it returned."""
-
-    def failed(self, reason: str) -> None:
-        self.status, self.reason, self.provides = "failed", reason, {}
 
     @property
     def origin(self) -> str:
@@ -103,61 +81,43 @@ class Plugins:
             except (Exception, SystemExit) as error:
                 print(f"warning: plugin {implementation.plugin_name}: {hook}: {_describe(error)}", file=sys.stderr)
 
-    def add(
-        self, record: PluginRecord, load: Callable[[], Any], refuse: Callable[[], str | None] = lambda: None
-    ) -> None:
-        """Import and register one plugin, leaving its failure in ``record``.
-
-        Args:
-            record: of the plugin; becomes one of ``records`` whatever happens.
-            load: imports it.
-            refuse: the reason not to, if there is one.
-        """
+    def add(self, record: PluginRecord, load: Callable[[], ModuleType]) -> None:
+        """Import and register one plugin; ``record`` takes its failure, or with TAG_STRICT PluginError is raised."""
         self.records.append(record)
-        if record.name in _disabled():
+        if record.name in os.environ.get("TAG_DISABLE", "").replace(" ", "").split(","):
             record.status, record.reason = "disabled", "switched off by TAG_DISABLE"
             return
-        cause = None
         try:
-            if reason := refuse():
-                record.failed(reason)
-            else:
-                self._register(record, load)
-        except KeyboardInterrupt:
+            with _noting(record):
+                self._register(record, load())
+        except (Exception, SystemExit) as error:
+            record.status, record.reason = "failed", _describe(error)
+            if os.environ.get("TAG_STRICT", "0") not in ("", "0"):
+                raise PluginError(f"plugin {record.name} ({record.origin}): {record.reason}") from error
+
+    def _register(self, record: PluginRecord, module: ModuleType) -> None:
+        if other := self.manager.get_name(module):
+            raise PluginError(f"its module is already plugin {other!r}")
+        self._check_names(record, module)
+        try:
+            self.manager.register(module, name=record.name)
+            self.manager.check_pending()
+            record.provides = {hook: self._collect(hook, module) for hook in RESULT_OF_HOOK}
+        except BaseException:
+            if self.manager.is_registered(module):
+                self.manager.unregister(module)
             raise
-        except BaseException as error:
-            cause = error
-            record.failed(_describe(error))
-        if record.status == "failed" and os.environ.get("TAG_STRICT", "0") not in ("", "0"):
-            raise PluginError(f"plugin {record.name} ({record.origin}): {record.reason}") from cause
 
-    def _register(self, record: PluginRecord, load: Callable[[], Any]) -> None:
-        with _noting(record):
-            module = load()
-            if not isinstance(module, ModuleType):
-                raise TypeError(f"the entry point names {module!r}, not a module")
-            self._check_hooks(record, module)
-            try:
-                self.manager.register(module, name=record.name)
-                self.manager.check_pending()
-                record.provides = {hook: self._collect(hook, module) for hook in RESULT_OF_HOOK}
-            except BaseException:
-                if self.manager.get_plugin(record.name) is module:
-                    self.manager.unregister(name=record.name)
-                raise
+    def _check_names(self, record: PluginRecord, module: ModuleType) -> None:
+        """Name misspelt hooks (pluggy does not say what is right) and those that nobody will call."""
+        from tag_core.catalog import did_you_mean
 
-    def _check_hooks(self, record: PluginRecord, module: ModuleType) -> None:
-        """Name the misspelt hook (pluggy's own text does not say what is right) and unmarked ones."""
-        known = [name for name in vars(hookspecs) if name.startswith("tag_")]
-        for name, value in vars(module).items():
-            options = self.manager.parse_hookimpl_opts(module, name)
-            if options is None:
-                if name in known and callable(value):
-                    record.notes.append(f"{name} is not marked @hookimpl, so it is never called")
-            elif (hook := options.get("specname") or name) not in known:
-                from tag_core.catalog import did_you_mean
-
-                raise PluginError(f"there is no hook {hook!r}{did_you_mean(hook, known)}")
+        for name in vars(module):
+            marked = self.manager.parse_hookimpl_opts(module, name) is not None
+            if marked and name not in HOOKS:
+                raise PluginError(f"there is no hook {name!r}{did_you_mean(name, HOOKS)}")
+            if name in HOOKS and not marked:
+                record.notes.append(f"{name} is not marked @hookimpl, so it is never called")
 
     def _collect(self, hook: str, module: ModuleType) -> list[Any]:
         expected, items = RESULT_OF_HOOK[hook], list[Any]()
@@ -183,15 +143,12 @@ def load_plugins(extra: Sequence[str] = ()) -> Plugins:
         PluginError: at the first failure when ``TAG_STRICT`` is set; for an unusable ``extra``.
     """
     plugins = Plugins()
-    claims: dict[str, list[Claim]] = {}
-    for claim in find_claims():
-        claims.setdefault(claim.name, []).append(claim)
-    for _, rivals in sorted(claims.items(), key=lambda item: (item[0] != "core", item[0])):
-        for claim in rivals:
-            record = PluginRecord(claim.name, claim.value, claim.package, claim.version)
-            plugins.add(record, claim.load, lambda c=claim, all_=rivals: _refuse(c, all_))  # type: ignore[misc]
-    for source in extra:
-        _add_extra(plugins, source)
+    claims = [*find_claims(), *(Claim(namespace_of(source), source, EXTRA, "") for source in extra)]
+    for claim in sorted(claims, key=lambda claim: (claim.name != "core", claim.name)):
+        record = PluginRecord(*claim[:4])
+        plugins.add(record, partial(_load, claim, [rival for rival in claims if rival.name == claim.name]))
+        if record.status == "failed" and claim.package == EXTRA:
+            raise PluginError(f"{EXTRA} {claim.module}: {record.reason}")
     return plugins
 
 
@@ -201,58 +158,36 @@ def installed() -> Plugins:
     return load_plugins([source for source in os.environ.get("TAG_PLUGINS", "").split(os.pathsep) if source])
 
 
-def _refuse(claim: Claim, rivals: Sequence[Claim]) -> str | None:
-    """Why a plugin must not be loaded, told before importing it."""
-    if not NAME.fullmatch(claim.name):
-        return f"namespace {claim.name!r}: use lower-case letters, digits, '-' and '.'"
-    if len(rivals) > 1:
-        owners = sorted({rival.package for rival in rivals})
-        return f"the name {claim.name!r} is claimed by {' and by '.join(owners)}; uninstall one of them"
-    return claim.misfit()
-
-
-def _add_extra(plugins: Plugins, source: str) -> None:
-    path = Path(source)
-    is_file = path.suffix == ".py"
-    name = namespace_of(source)
-    if is_file and not path.is_file():
-        raise PluginError(f"--plugin {source}: no such file")
-    if not NAME.fullmatch(name):
-        raise PluginError(f"--plugin {source}: {name!r} cannot be a namespace; rename it")
-    if any(record.name == name and record.status == "ok" for record in plugins.records):
-        raise PluginError(f"--plugin {source}: the name {name!r} is taken by an installed plugin; rename it")
-    record = PluginRecord(name, source, "--plugin", "")
-    plugins.add(record, lambda: _load_file(path) if is_file else _load_module(source))
-    if record.status == "failed":
-        raise PluginError(f"--plugin {source}: {record.reason}")
-
-
 def namespace_of(source: str) -> str:
     """The namespace of ``--plugin``: of a file its stem; of ``my_pkg.plugin`` and of ``my_pkg``, ``my-pkg``."""
-    stem = Path(source).stem if source.endswith(".py") else source.removesuffix(".plugin").rpartition(".")[2]
+    dotted = source.removesuffix(".plugin")
+    stem = os.path.basename(source)[:-3] if source.endswith(".py") else dotted.rpartition(".")[2]
     return stem.removeprefix("tag_plugins_").replace("_", "-").lower()
 
 
-def _load_module(name: str) -> ModuleType:
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    return importlib.import_module(name)
+def _load(claim: Claim, rivals: Sequence[Claim]) -> ModuleType:
+    """Import a plugin, unless what is known of it forbids that."""
+    if not NAME.fullmatch(claim.name):
+        raise PluginError(f"namespace {claim.name!r}: use lower-case letters, digits, '-' and '.'")
+    if len(rivals) > 1:
+        owners = sorted({rival.package for rival in rivals})
+        raise PluginError(
+            f"the name {claim.name!r} is claimed by {' and by '.join(owners)}; uninstall or rename one of them"
+        )
+    if reason := misfit(claim.requires):
+        raise PluginError(reason)
+    return _import_extra(claim.module) if claim.package == EXTRA else importlib.import_module(claim.module)
 
 
-def _load_file(path: Path) -> ModuleType:
-    name = path.stem.replace("-", "_")  # "name:attribute" targets and pickling find it in sys.modules
-    known = importlib.util.find_spec(name)
-    if known is not None and not (known.origin and os.path.exists(known.origin) and path.samefile(known.origin)):
-        raise PluginError(f"a module {name!r} exists already; rename the file")
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
+def _import_extra(source: str) -> ModuleType:
+    """Import a file or dotted module; its folder goes last on the path, where "name:attribute" targets find it."""
+    from pathlib import Path  # slow to import
+
+    file = Path(source).resolve(strict=True) if source.endswith(".py") else None
+    sys.path.append(str(file.parent if file else Path.cwd()))
+    module = importlib.import_module(file.stem if file else source)
+    if file and not (module.__file__ and file.samefile(module.__file__)):
+        raise PluginError(f"a module {file.stem!r} exists already; rename the file")
     return module
 
 
@@ -276,7 +211,3 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, PluginError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _disabled() -> set[str]:
-    return {name.strip() for name in os.environ.get("TAG_DISABLE", "").split(",") if name.strip()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from tag_core.catalog import catalog
 from tag_core.errors import ConfigError, UnknownName
 
 KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_/-]+)*")
-INDEX = re.compile(r"[0-9]{1,6}")
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 Tree = dict[str, Any]
@@ -58,11 +57,11 @@ def read_tree(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] =
         if "extends" in base:
             raise ConfigError(name, [f"extends: {parent} itself extends {base['extends']}; one level only"])
         tree = merge(base, tree)
-    overlay, problems = _overlay(overrides)
+    problems = [f"{text!r}: write key=value, such as optimizer.lr=0.01" for text in overrides if not _is_override(text)]
     if problems:
         raise ConfigError("command line", problems)
-    for key, value in overlay.items():
-        tree = merge(tree, {key: value})
+    for text in sorted(overrides, key=_depth_of_key):
+        tree = merge(tree, _branch(text))
     return name, tree
 
 
@@ -84,15 +83,9 @@ def parse_toml(text: str | bytes, where: str) -> Tree:
 
 
 def _depth(value: Any) -> int:
-    """Levels of nested tables and lists, found without recursion."""
-    depth, level = 0, [value]
-    while level := [item for outer in level for item in _inside(outer)]:
-        depth += 1
-    return depth
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    """Levels of nested tables and lists."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inside)) if inside else 0
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ...] = ()) -> Tree:
@@ -101,49 +94,33 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ...
     A table that names another component starts from that component's defaults; only a data set
     keeps the options that both have.
     """
-    result = dict(base)
-    for key, value in over.items():
-        below, old = (*path, key), result.get(key)
-        if isinstance(old, list) and isinstance(value, Mapping) and value and all(INDEX.fullmatch(k) for k in value):
-            result[key] = _merge_list(old, value, below)
-        elif isinstance(old, (Mapping, str)) and isinstance(value, (Mapping, str)):
-            result[key] = _merge_value(old, value, below)
-        else:
-            result[key] = value
-    return result
+    both = {key: merge_value(base[key], value, (*path, key)) for key, value in over.items() if key in base}
+    return {**base, **over, **both}
 
 
-def _merge_value(old: Mapping[str, Any] | str, new: Mapping[str, Any] | str, path: tuple[str, ...]) -> Any:
-    if isinstance(old, str) and isinstance(new, str):
+def merge_value(old: Any, new: Any, path: tuple[str, ...]) -> Any:
+    """What ``merge`` makes of two values found at ``path``."""
+    if isinstance(old, list) and isinstance(new, Mapping) and new and all(key.isdecimal() for key in new):
+        items = {str(index): item for index, item in enumerate(old)}
+        if unknown := new.keys() - {*items, str(len(old))}:
+            raise ConfigError("command line", [f"{'.'.join(path)}.{min(unknown)}: the list has {len(old)} items"])
+        return list(merge(items, new, path).values())
+    tables = [{"name": value} if isinstance(value, str) else value for value in (old, new)]
+    if not all(isinstance(table, Mapping) for table in tables) or (isinstance(old, str) and isinstance(new, str)):
         return new
-    old_table = {"name": old} if isinstance(old, str) else old
-    new_table = {"name": new} if isinstance(new, str) else new
-    if "name" in old_table and "name" in new_table and str(old_table["name"]) != str(new_table["name"]):
+    below, above = tables
+    if "name" in below and "name" in above and str(below["name"]) != str(above["name"]):
         if path[0] != "data" or len(path) != 2:
-            return new_table
-        old_table = {k: v if isinstance(v, Inherited) else Inherited(v) for k, v in old_table.items()}
-    return merge(old_table, new_table, path)
+            return above
+        below = {key: value if isinstance(value, Inherited) else Inherited(value) for key, value in below.items()}
+    return merge(below, above, path)
 
 
-def _merge_list(old: list[Any], changes: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:
-    result = list(old)
-    for index, value in changes.items():
-        if int(index) < len(result):
-            result[int(index)] = merge({"item": result[int(index)]}, {"item": value}, path)["item"]
-        elif int(index) == len(result):
-            result.append(value)
-        else:
-            raise ConfigError("command line", [f"{'.'.join(path)}.{index}: the list has {len(old)} items"])
-    return result
-
-
-def _read_named(name: str, beside: Path | None = None) -> tuple[str, Tree]:
+def _read_named(name: str, beside: Path = Path()) -> tuple[str, Tree]:
     try:
-        path = Path(name)
-        if path.is_dir() and (path / "recipe.toml").is_file():
+        path = beside / name if name.endswith(".toml") else Path(name)
+        if (path / "recipe.toml").is_file():
             path = path / "recipe.toml"
-        elif beside is not None and name.endswith(".toml") and not path.is_absolute():
-            path = beside / path
         if name.endswith(".toml") or path.is_file():
             with open(path, "rb") as file:
                 return name, parse_toml(file.read(MAX_BYTES + 1), name)
@@ -157,39 +134,34 @@ def _read_named(name: str, beside: Path | None = None) -> tuple[str, Tree]:
     return entry.name, parse_toml(catalog().recipe_text(entry), entry.name)
 
 
-def _overlay(overrides: Sequence[str]) -> tuple[Tree, list[str]]:
-    tree: Tree = {}
-    problems = []
-    for text in overrides:
-        key, equals, raw = text.partition("=")
-        if not equals or not KEY.fullmatch(key) or key.count(".") > MAX_DEPTH:
-            problems.append(f"{text!r}: write key=value, such as optimizer.lr=0.01")
-            continue
-        *tables, last = key.split(".")
-        node = tree
-        for part in tables:
-            below = node.setdefault(part, {})
-            if not isinstance(below, dict):
-                below = node[part] = {"name": below}
-            node = below
-        value = _typed(raw)
-        if isinstance(node.get(last), dict) and isinstance(value, str):
-            node[last]["name"] = value
-        else:
-            node[last] = value
-    return tree, problems
+def _is_override(text: str) -> bool:
+    key, equals, _ = text.partition("=")
+    return bool(equals and KEY.fullmatch(key)) and key.count(".") < MAX_DEPTH
 
 
-def _typed(raw: str) -> Any:
-    """Tables and lists as TOML; scalars stay text until the option's type is known."""
-    value = scalar(raw)
-    return value if isinstance(value, (dict, list)) else CliText(raw)
+def _depth_of_key(override: str) -> int:
+    """Names of components come before their options, however they are written."""
+    return override.partition("=")[0].removesuffix(".name").count(".")
 
 
-def scalar(raw: str) -> Any:
+def _branch(override: str) -> Tree:
+    """``a.b=1`` -> {"a": {"b": 1}}; scalars stay text until the option's type is known."""
+    key, _, text = override.partition("=")
+    typed = scalar(text)
+    value = typed if isinstance(typed, (dict, list)) else CliText(text)
+    *tables, last = key.split(".")
+    tree: Tree = {last: value}
+    for table in reversed(tables):
+        tree = {table: tree}
+    return tree
+
+
+def scalar(text: str) -> Any:
     """A TOML value, or the text itself (a plain str, even of CliText) where it is none."""
     try:
-        tables = tomllib.loads(f"value = {raw}")
+        tables = tomllib.loads(f"value = {text}")
+        if len(tables) == 1 and _depth(tables) <= MAX_DEPTH:
+            return tables["value"]
     except (ValueError, RecursionError):
-        return str(raw)
-    return tables["value"] if len(tables) == 1 and _depth(tables) <= MAX_DEPTH else str(raw)
+        pass
+    return str(text)

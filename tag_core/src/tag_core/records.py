@@ -57,16 +57,8 @@ class Record:
 
     def to_json(self) -> str:
         """One line of strict JSON; numbers that JSON cannot say become null."""
-        data = self.to_dict()
-        try:
-            text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-        except ValueError:
-            text = json.dumps(_finite(data), ensure_ascii=False)
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # a file name that is not UTF-8; JSON can still escape it
-            text = json.dumps(json.loads(text))
-        return text
+        text = json.dumps(finite(self.to_dict()), ensure_ascii=False)
+        return text.encode(errors="backslashreplace").decode()  # a file name that is not UTF-8
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
@@ -94,9 +86,10 @@ def read_records(path: str | Path) -> Iterator[Record]:
                 raise UserError(f"{path}, line {number}: {error}") from error
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """``value`` with None for the numbers that JSON cannot say."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

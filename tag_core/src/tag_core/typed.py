@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
-import sys
+import re
 import types
 import typing
-from typing import Any, Literal, Union
+from typing import Any, Union
 
 from tag_core.catalog import Entry, did_you_mean
 from tag_core.errors import PluginError
@@ -22,9 +22,9 @@ def signature(target: Any, entry: Entry | None = None) -> dict[str, tuple[Any, A
     Raises:
         PluginError: a parameter without a type, or ``*args``/``**kwargs``.
     """
-    where = f"{entry.kind} {entry.name} (from {entry.plugin.origin})" if entry else getattr(target, "__name__", "")
+    where = entry or target.__name__
     function = target.__init__ if inspect.isclass(target) else target
-    if "torch" in sys.modules and function is sys.modules["torch"].nn.Module.__init__:
+    if getattr(function, "__module__", "") == "torch.nn.modules.module":
         return {}  # a module without a constructor of its own
     try:
         hints = typing.get_type_hints(function)
@@ -39,15 +39,13 @@ def signature(target: Any, entry: Entry | None = None) -> dict[str, tuple[Any, A
 
 
 def nested_kind(annotation: Any) -> tuple[str, bool] | None:
-    """(kind, is a list) where an option is itself a component or a list of them."""
+    """(kind, is a list) where an option is itself a component, perhaps None, or a list of them."""
     if typing.get_origin(annotation) in (Union, types.UnionType):
         inner = [a for a in typing.get_args(annotation) if a is not type(None)]
         return nested_kind(inner[0]) if len(inner) == 1 else None
-    if typing.get_origin(annotation) is list:
-        kind = kind_of(typing.get_args(annotation)[0])
-        return (kind, True) if kind else None
-    kind = kind_of(annotation)
-    return (kind, False) if kind else None
+    many = typing.get_origin(annotation) is list
+    kind = kind_of(typing.get_args(annotation)[0] if many else annotation)
+    return (kind, many) if kind else None
 
 
 def check_type(annotation: Any, value: Any) -> Any:
@@ -62,35 +60,14 @@ def check_type(annotation: Any, value: Any) -> Any:
     try:
         return TypeAdapter(annotation).validate_json(json.dumps(value, default=str), strict=True)
     except PydanticUserError:
-        raise ValueError(f"a recipe cannot set an option of type {type_name(annotation)}") from None
+        raise ValueError("a recipe cannot set this option; leave it out") from None
     except ValidationError as error:
-        expected = type_name(annotation)
-        choices = [str(choice) for choice in _choices(annotation) if isinstance(choice, str)]
-        hint = did_you_mean(str(value), choices)
-        where = error.errors()[0]["loc"] if not choices else ()
-        at = f" (at {'.'.join(map(str, where))})" if where and isinstance(value, (list, dict)) else ""
-        raise ValueError(f"expected {expected}, got {show_value(value)}{at}{hint}") from None
-
-
-def _choices(annotation: Any) -> list[Any]:
-    """What the Literals in an annotation allow."""
-    arguments = typing.get_args(annotation)
-    return list(arguments) if typing.get_origin(annotation) is Literal else [c for a in arguments for c in _choices(a)]
-
-
-def type_name(annotation: Any) -> str:
-    """An annotation as a user reads it: ``int``, ``'mean' or 'sum'``, ``list of str``."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Literal:
-        return " or ".join(repr(choice) for choice in arguments)
-    if origin in (Union, types.UnionType):
-        return " or ".join("nothing" if a is type(None) else type_name(a) for a in arguments)
-    if origin is list:
-        return f"list of {type_name(arguments[0])}"
-    if origin is not None:
-        inner = ", ".join("..." if a is ... else type_name(a) for a in arguments)
-        return f"{getattr(origin, '__name__', origin)} of {inner}"
-    return "true or false" if annotation is bool else getattr(annotation, "__name__", str(annotation))
+        found = error.errors()
+        reasons = " or ".join(dict.fromkeys(each["msg"] for each in found)).replace("Input should be", "expected")
+        items = [str(part) for part in found[0]["loc"] if isinstance(part, int)]
+        at = f" (at {'.'.join(items)})" if items else ""
+        hint = did_you_mean(str(value), re.findall(r"'([^']+)'", reasons))
+        raise ValueError(f"{reasons}, got {show_value(value)}{at}{hint}") from None
 
 
 def show_value(value: Any) -> str:

@@ -1,22 +1,17 @@
 """Optimizers from ``torch.optim``, with parameter groups.
 
-Prefixes of parameter names end at a dot: ``backbone.layer1`` is not ``backbone.layer10``. Build the
-optimizer from the bare model, before a wrapper (DDP, ``torch.compile``) changes its names.
+Build them from the bare model, before a wrapper (DDP, ``torch.compile``) changes the names of its parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase  # every batch and instance norm
 
 from tag_core.catalog import did_you_mean
 
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-_NO_NAMES: list[str] = []
 _NO_FACTORS: dict[str, float] = {}
 
 
@@ -28,7 +23,6 @@ def sgd(
     weight_decay: float = 1e-4,
     lr_factors: dict[str, float] = _NO_FACTORS,
     decay_norm_and_bias: bool = False,
-    frozen: list[str] = _NO_NAMES,
 ) -> torch.optim.Optimizer:
     """Stochastic gradient descent with momentum.
 
@@ -37,12 +31,10 @@ def sgd(
         momentum: share of the last step that carries over.
         nesterov: look ahead along the momentum.
         weight_decay: L2 penalty.
-        lr_factors: prefix of parameter names -> factor on the learning rate, as in {backbone = 0.1};
-            the longest decides.
+        lr_factors: part of the model -> factor on the learning rate, as in {backbone = 0.1}; 0 freezes it.
         decay_norm_and_bias: decay norm layers, biases and other vectors too.
-        frozen: prefixes of the parts of the model that stay as they are.
     """
-    groups = groups_of(model, lr, weight_decay, lr_factors, decay_norm_and_bias, frozen)
+    groups = groups_of(model, lr, weight_decay, lr_factors, decay_norm_and_bias)
     return torch.optim.SGD(groups, lr, momentum=momentum, nesterov=nesterov)
 
 
@@ -50,52 +42,42 @@ def adamw(
     model: nn.Module,
     lr: float = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
     weight_decay: float = 0.01,
     lr_factors: dict[str, float] = _NO_FACTORS,
     decay_norm_and_bias: bool = False,
-    frozen: list[str] = _NO_NAMES,
 ) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019).
 
     Args:
         lr: learning rate.
         betas: decay of the running means of the gradient and of its square.
-        eps: added to the denominator.
         weight_decay: share of a weight, times the learning rate, taken off at each step.
-        lr_factors: prefix of parameter names -> factor on the learning rate, as in {backbone = 0.1};
-            the longest decides.
+        lr_factors: part of the model -> factor on the learning rate, as in {backbone = 0.1}; 0 freezes it.
         decay_norm_and_bias: decay norm layers, biases and other vectors too.
-        frozen: prefixes of the parts of the model that stay as they are.
     """
-    groups = groups_of(model, lr, weight_decay, lr_factors, decay_norm_and_bias, frozen)
-    return torch.optim.AdamW(groups, lr, betas=betas, eps=eps)
+    groups = groups_of(model, lr, weight_decay, lr_factors, decay_norm_and_bias)
+    return torch.optim.AdamW(groups, lr, betas=betas)
 
 
 def adam(
     model: nn.Module,
     lr: float = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
     weight_decay: float = 0.0,
     lr_factors: dict[str, float] = _NO_FACTORS,
     decay_norm_and_bias: bool = False,
-    frozen: list[str] = _NO_NAMES,
 ) -> torch.optim.Optimizer:
     """Adam (Kingma & Ba, ICLR 2015).
 
     Args:
         lr: learning rate.
         betas: decay of the running means of the gradient and of its square.
-        eps: added to the denominator.
         weight_decay: L2 penalty.
-        lr_factors: prefix of parameter names -> factor on the learning rate, as in {backbone = 0.1};
-            the longest decides.
+        lr_factors: part of the model -> factor on the learning rate, as in {backbone = 0.1}; 0 freezes it.
         decay_norm_and_bias: decay norm layers, biases and other vectors too.
-        frozen: prefixes of the parts of the model that stay as they are.
     """
-    groups = groups_of(model, lr, weight_decay, lr_factors, decay_norm_and_bias, frozen)
-    return torch.optim.Adam(groups, lr, betas=betas, eps=eps)
+    groups = groups_of(model, lr, weight_decay, lr_factors, decay_norm_and_bias)
+    return torch.optim.Adam(groups, lr, betas=betas)
 
 
 def rmsprop(
@@ -108,101 +90,64 @@ def rmsprop(
     weight_decay: float = 0.0,
     lr_factors: dict[str, float] = _NO_FACTORS,
     decay_norm_and_bias: bool = False,
-    frozen: list[str] = _NO_NAMES,
 ) -> torch.optim.Optimizer:
     """RMSprop (Tieleman & Hinton, 2012).
 
     Args:
         lr: learning rate.
         alpha: decay of the running mean of the squared gradient.
-        eps: added to the denominator, after the square root.
+        eps: added to the denominator.
         momentum: share of the last step that carries over.
-        centered: divide by the standard deviation of the gradient (Graves, 2013), not its second moment.
+        centered: divide by the gradient's standard deviation (Graves, 2013), not its second moment.
         weight_decay: L2 penalty.
-        lr_factors: prefix of parameter names -> factor on the learning rate, as in {backbone = 0.1};
-            the longest decides.
+        lr_factors: part of the model -> factor on the learning rate, as in {backbone = 0.1}; 0 freezes it.
         decay_norm_and_bias: decay norm layers, biases and other vectors too.
-        frozen: prefixes of the parts of the model that stay as they are.
     """
-    groups = groups_of(model, lr, weight_decay, lr_factors, decay_norm_and_bias, frozen)
+    groups = groups_of(model, lr, weight_decay, lr_factors, decay_norm_and_bias)
     return torch.optim.RMSprop(groups, lr, alpha=alpha, eps=eps, momentum=momentum, centered=centered)
 
 
 def groups_of(
-    model: nn.Module,
-    lr: float,
-    weight_decay: float,
-    lr_factors: dict[str, float] = _NO_FACTORS,
-    decay_norm_and_bias: bool = False,
-    frozen: Iterable[str] = (),
+    model: nn.Module, lr: float, weight_decay: float, lr_factors: dict[str, float], decay_norm_and_bias: bool
 ) -> list[dict[str, Any]]:
-    """Freeze what is frozen and put every other parameter into exactly one group.
+    """Every parameter that trains in exactly one group; the rest of the model is frozen.
 
-    A group has ``name``, ``params``, ``weight_decay``, ``lr`` and ``initial_lr``; the engine sets
-    ``lr`` to ``initial_lr`` times the schedule's factor.
+    ``lr_factors`` names parts as ``named_modules`` and ``named_parameters`` do, and the longest name decides.
+    A frozen part keeps its batch-norm statistics and its dropout stays off: a hook, copied and pickled with
+    the model, puts each of its modules back into eval mode just before it runs. The engine sets a group's
+    ``lr`` to its ``initial_lr`` times the schedule's factor.
 
     Raises:
-        ValueError: a prefix names nothing, or nothing is left to train.
+        ValueError: there is no such part, or nothing is left to train.
     """
-    freeze(model, frozen)
-    for prefix in lr_factors:
-        _check_prefix(model, prefix)
-    vectors = set() if decay_norm_and_bias else set(_norms_and_vectors(model))
+    parts = [name for name, _ in (*model.named_modules(), *model.named_parameters())]
+    for part in lr_factors:
+        if part not in parts:
+            hint = did_you_mean(part, parts) or f"; its parts are {', '.join(dict(model.named_children()))}"
+            raise ValueError(f"the model has no part {part!r}{hint}")
+
+    def part_of(name: str) -> str:
+        return max((part for part in lr_factors if f"{name}.".startswith(f"{part}.")), key=len, default="")
+
+    for name, module in model.named_modules():
+        if lr_factors.get(part_of(name)) == 0:
+            module.register_forward_pre_hook(_stay_in_eval)
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
+        part = part_of(name)
+        factor = lr_factors.get(part, 1.0)
+        parameter.requires_grad_(parameter.requires_grad and factor != 0)
         if not parameter.requires_grad:
             continue
-        prefix = max((p for p in lr_factors if _under(name, p)), key=len, default="")
-        group_name, decay = prefix or "rest", weight_decay
-        if name in vectors:
+        group_name, decay = part or "rest", weight_decay
+        if parameter.ndim <= 1 and not decay_norm_and_bias:
             group_name, decay = f"{group_name}, no decay", 0.0
-        rate = lr * lr_factors.get(prefix, 1.0)
-        group = {"name": group_name, "params": [], "lr": rate, "initial_lr": rate, "weight_decay": decay}
+        group = {"name": group_name, "params": [], "weight_decay": decay, "lr": lr * factor, "initial_lr": lr * factor}
         groups.setdefault(group_name, group)["params"].append(parameter)
     if not groups:
         raise ValueError("every parameter of the model is frozen; nothing is left to train")
     return list(groups.values())
 
 
-def freeze(model: nn.Module, prefixes: Iterable[str]) -> None:
-    """Stop training everything under these name prefixes, batch-norm statistics and dropout included.
-
-    A forward hook puts each module back into eval mode just before it runs, so ``model.train()`` may be
-    called as usual. It is a plain function: copied and pickled with the model, unknown to its state dict.
-
-    Raises:
-        ValueError: a prefix names no parameter, with the nearest names.
-    """
-    for prefix in prefixes:
-        _check_prefix(model, prefix)
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            if _under(name, prefix):
-                parameter.requires_grad_(False)
-        for name, module in model.named_modules(remove_duplicate=False):
-            if _under(name, prefix) and _stay_in_eval not in module._forward_pre_hooks.values():
-                module.register_forward_pre_hook(_stay_in_eval)
-
-
 def _stay_in_eval(module: nn.Module, inputs: tuple[Any, ...]) -> None:
     module.training = False
-
-
-def _under(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(f"{prefix}.")
-
-
-def _check_prefix(model: nn.Module, prefix: str) -> None:
-    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    if any(_under(name, prefix) for name in names):
-        return
-    parts = {".".join(name.split(".")[:n]): None for name in names for n in range(1, name.count(".") + 2)}
-    hint = did_you_mean(prefix, parts) or f"; its parts are {', '.join(p for p in parts if '.' not in p)}"
-    raise ValueError(f"no parameter of the model is under {prefix!r}{hint}")
-
-
-def _norms_and_vectors(model: nn.Module) -> Iterable[str]:
-    """Names of the parameters that weight decay usually leaves alone."""
-    for path, module in model.named_modules(remove_duplicate=False):
-        for name, parameter in module.named_parameters(recurse=False):
-            if isinstance(module, _NORMS) or parameter.ndim <= 1 or name.endswith("bias"):
-                yield f"{path}.{name}" if path else name

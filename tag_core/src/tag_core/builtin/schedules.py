@@ -1,8 +1,7 @@
 """Learning-rate schedules: optimizer step, counted from 0, to a factor on every learning rate.
 
-All can begin with a linear warm-up, which multiplies the schedule. Schedules that take a share of
-the training (cosine, polynomial, one-cycle) begin when the warm-up is over; those that count
-epochs (step, multi-step) count from the start of training.
+All can begin with a linear warm-up, which multiplies the schedule. Schedules that take a share of the training
+(cosine, polynomial, one-cycle) begin when the warm-up is over; those that count epochs count from the start.
 """
 
 from __future__ import annotations
@@ -40,6 +39,9 @@ class Constant:
         """The factor without the warm-up."""
         return 1.0
 
+    def in_steps(self, time: float, unit: str) -> int:
+        return round(time * (self.steps_per_epoch if unit == "epoch" else 1))
+
     def progress(self, step: int) -> float:
         """The share of the steps after the warm-up that is done."""
         return min(1.0, max(0, step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
@@ -50,7 +52,7 @@ class Step(Constant):
     """Multiply by gamma after every so many epochs.
 
     Args:
-        every: epochs (or steps) between changes.
+        every: epochs (or steps) between changes; a fraction will do.
         gamma: factor at each change.
         unit: whether ``every`` counts epochs or optimizer steps.
     """
@@ -60,8 +62,7 @@ class Step(Constant):
     unit: Literal["epoch", "step"] = "epoch"
 
     def decay(self, step: int) -> float:
-        scale = self.steps_per_epoch if self.unit == "epoch" else 1
-        return float(self.gamma ** (step // max(1, round(self.every * scale))))
+        return float(self.gamma ** (step // max(1, self.in_steps(self.every, self.unit))))
 
 
 @dataclass(kw_only=True)
@@ -69,7 +70,7 @@ class MultiStep(Constant):
     """Multiply by gamma at each milestone.
 
     Args:
-        milestones: epochs (or steps) at which the factor changes.
+        milestones: epochs (or steps) at which the factor changes; fractions will do.
         gamma: factor at each milestone.
         unit: whether ``milestones`` are epochs or optimizer steps.
     """
@@ -79,8 +80,7 @@ class MultiStep(Constant):
     unit: Literal["epoch", "step"] = "epoch"
 
     def decay(self, step: int) -> float:
-        scale = self.steps_per_epoch if self.unit == "epoch" else 1
-        return float(self.gamma ** sum(step >= round(milestone * scale) for milestone in self.milestones))
+        return float(self.gamma ** sum(step >= self.in_steps(time, self.unit) for time in self.milestones))
 
 
 @dataclass(kw_only=True)
@@ -99,10 +99,10 @@ class Cosine(Constant):
 
 @dataclass(kw_only=True)
 class Polynomial(Constant):
-    """A power of the share of training that is left; power 1 is a straight line.
+    """A power of the share of training that is left.
 
     Args:
-        power: exponent.
+        power: exponent; 1 is a straight line.
         final_factor: factor at the end of training.
     """
 
@@ -110,8 +110,7 @@ class Polynomial(Constant):
     final_factor: float = 0.0
 
     def decay(self, step: int) -> float:
-        left = (1 - self.progress(step)) ** self.power
-        return float(self.final_factor + (1 - self.final_factor) * left)
+        return float(self.final_factor + (1 - self.final_factor) * (1 - self.progress(step)) ** self.power)
 
 
 @dataclass(kw_only=True)
@@ -119,7 +118,7 @@ class OneCycle(Constant):
     """One cosine up to the optimizer's learning rate and one down to almost nothing (Smith & Topin).
 
     Args:
-        pct_start: share of the steps that go up.
+        pct_start: share of the training that goes up.
         div_factor: the first learning rate is the optimizer's divided by this.
         final_div_factor: the last learning rate is the first divided by this.
     """

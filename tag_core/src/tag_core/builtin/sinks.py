@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import pickle
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator
+from contextlib import suppress
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
 from tag_core.errors import UserError
 from tag_core.files import atomic
@@ -18,130 +18,91 @@ from tag_core.records import Record
 
 ROW_GROUP = 1000
 """Records in memory before they go into a Parquet file."""
+CSV_COLUMNS = (
+    *("source", "frame", "time", "end", "label", "score", "x1", "y1", "x2", "y2"),
+    *("track", "truth", "damage", "error"),
+)
+
+Writing = Generator[None, Record | None, None]
 
 
 class _File(ABC):
-    """A file being written. One that is never closed, or meets an error, leaves nothing behind."""
-
-    mode: Literal["w", "wb"] = "w"
+    """Written by a coroutine, whose open files are closed, and removed if they are half written, however it ends."""
 
     def __init__(self, path: Path) -> None:
-        self._stack = ExitStack()
-        self.file: IO[Any] = self._stack.enter_context(atomic(path, self.mode))
+        self._writing = self.writing(path)
+        next(self._writing)
+
+    @abstractmethod
+    def writing(self, path: Path) -> Writing:
+        """Is sent the records, and None at the end."""
 
     def write(self, record: Record) -> None:
         """Raises RunFolderError, as close does: the disk is full or the like; the file is given up."""
-        with self._giving_up():
-            self.add(record)
+        self._writing.send(record)
 
     def close(self) -> None:
-        if not self.file.closed:
-            with self._giving_up():
-                self.finish()
-        self._stack.close()
-
-    @abstractmethod
-    def add(self, record: Record) -> None: ...
-
-    def finish(self) -> None:
-        return
-
-    @contextmanager
-    def _giving_up(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self._stack.__exit__(*sys.exc_info())  # removes the temporary file, names an OSError
-            raise
+        with suppress(StopIteration):
+            self._writing.send(None)
 
 
 class JSONLines(_File):
     """JSON Lines: one record a line, nothing left out; ``tag_core.records.read_records`` reads it."""
 
-    def add(self, record: Record) -> None:
-        self.file.write(record.to_json() + "\n")
+    def writing(self, path: Path) -> Writing:
+        with atomic(path) as file:
+            while record := (yield):
+                file.write(record.to_json() + "\n")
 
 
 class CSV(_File):
-    """A flat table: a row per box where there are boxes, otherwise a row per record.
+    """A flat table: a row for each box of a record, or one with the best label where there are no boxes.
 
-    Columns: source, frame, time and end (seconds), label, score, label2, score2, ... (best first),
-    x1, y1, x2, y2 (pixels), track, truth, damage, error. What is not known is empty. Embeddings,
-    keypoints, masks and extras do not fit in a table: use jsonl or parquet.
-
-    Args:
-        top: how many labels and scores a row has.
+    Times are in seconds, boxes in pixels. What does not fit in a table is left out: use jsonl or parquet for it.
     """
 
-    def __init__(self, path: Path, top: int = 5) -> None:
-        if top < 1:
-            raise ValueError(f"top must be at least 1, not {top}")
-        super().__init__(path)
-        ranks = ["", *map(str, range(2, top + 1))]
-        ranked = [f"{name}{rank}" for rank in ranks for name in ("label", "score")]
-        columns = ["source", "frame", "time", "end", *ranked, "x1", "y1", "x2", "y2", "track"]
-        self.top = top
-        self.rows = csv.DictWriter(self.file, [*columns, "truth", "damage", "error"], lineterminator="\n")
-        self.rows.writeheader()
-
-    def add(self, record: Record) -> None:
-        time = record.time if isinstance(record.time, list) else [record.time]
-        row: dict[str, Any] = dict(zip(("time", "end"), time, strict=False))
-        row |= {name: getattr(record, name) for name in ("source", "frame", "truth", "damage", "error")}
-        labels, scores = record.labels or [], record.scores or []
-        if not record.boxes:
-            for rank in range(min(self.top, max(len(labels), len(scores)))):
-                suffix = str(rank + 1) if rank else ""
-                row[f"label{suffix}"], row[f"score{suffix}"] = _at(labels, rank), _at(scores, rank)
-            self.rows.writerow(row)
-        for i, box in enumerate(record.boxes or ()):
-            found = {"label": _at(labels, i), "score": _at(scores, i), "track": _at(record.track, i)}
-            self.rows.writerow(row | found | dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)))
+    def writing(self, path: Path) -> Writing:
+        with atomic(path) as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(CSV_COLUMNS)
+            while record := (yield):
+                time, end = record.time if isinstance(record.time, list) else (record.time, None)
+                boxes: list[Any] = record.boxes or [[None] * 4]
+                found = zip_longest(record.labels or (), record.scores or (), boxes, record.track or ())
+                for label, score, box, track in islice(found, len(boxes)):
+                    row = [record.source, record.frame, time, end, label, score, *box, track]
+                    table.writerow([*row, record.truth, record.damage, record.error])
 
 
 class Parquet(_File):
     """Parquet: a column per field; masks and extra as JSON text, time as a list of 1 or 2 seconds."""
 
-    mode = "wb"
-
-    def __init__(self, path: Path) -> None:
+    def writing(self, path: Path) -> Writing:
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError as error:
             raise UserError("parquet needs pyarrow: pip install 'tag-core[parquet]'") from error
-        super().__init__(path)
         text, number, numbers = pa.string(), pa.int64(), pa.list_(pa.float64())
         types = {"source": text, "frame": number, "time": numbers, "labels": pa.list_(text)}
         types |= {"scores": numbers, "boxes": pa.list_(numbers), "keypoints": pa.list_(pa.list_(numbers))}
         types |= {"masks": text, "embedding": pa.list_(pa.float32()), "track": pa.list_(number)}
         types |= {"truth": text, "damage": text, "error": text, "extra": text, "version": number}
-        self.schema, self.buffer = pa.schema(types.items()), list[dict[str, Any]]()
-        self.writer = pq.ParquetWriter(self.file, self.schema)
+        schema, rows = pa.schema(types.items()), list[dict[str, Any]]()
+        with atomic(path, "wb") as file, pq.ParquetWriter(file, schema) as writer:
+            while record := (yield):
+                rows.append(self.row(record))
+                if len(rows) == ROW_GROUP:
+                    writer.write_table(pa.Table.from_pylist(rows, schema))
+                    rows.clear()
+            if rows:
+                writer.write_table(pa.Table.from_pylist(rows, schema))
 
-    def add(self, record: Record) -> None:
+    def row(self, record: Record) -> dict[str, Any]:
         row = record.to_dict()
+        row["source"] = record.source.encode("utf-8", "backslashreplace").decode()  # as in text files
         row |= {key: json.dumps(row[key]) for key in ("masks", "extra") if key in row}
-        if record.time is not None and not isinstance(record.time, list):
-            row["time"] = [record.time]
-        self.buffer.append({k: _utf8(v) if isinstance(v, str) else v for k, v in row.items()})
-        if len(self.buffer) >= ROW_GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-
-        self.writer.write_table(pa.Table.from_pylist(self.buffer, self.schema))
-        self.buffer = []
-
-    def finish(self) -> None:
-        if self.buffer:
-            self._flush()
-        self.writer.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "writer"):
-            self.writer.is_open = False  # given up: pyarrow would still write to the file that is gone
+        return row if isinstance(record.time, list | None) else row | {"time": [record.time]}
 
 
 class Pickle(_File):
@@ -150,23 +111,9 @@ class Pickle(_File):
     Write only: reading a pickle runs whatever code it holds, so Tag never reads one back.
     """
 
-    mode = "wb"
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.records: list[dict[str, Any]] = []
-
-    def add(self, record: Record) -> None:
-        self.records.append(record.to_dict())
-
-    def finish(self) -> None:
-        pickle.dump(self.records, self.file)
-
-
-def _at(values: list[Any] | None, index: int) -> Any:
-    return values[index] if values and index < len(values) else None
-
-
-def _utf8(text: str) -> str:
-    """A file name's stray bytes written out, as :func:`tag_core.files.atomic` does in text files."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    def writing(self, path: Path) -> Writing:
+        records = []
+        with atomic(path, "wb") as file:
+            while record := (yield):
+                records.append(record.to_dict())
+            pickle.dump(records, file)

@@ -34,6 +34,3 @@ def tag_epoch_finished(run: Run, scores: Mapping[str, Any]) -> None:
 def tag_run_finished(run: Run) -> None:
     if run.folder in _writers:
         _writers.pop(run.folder).close()
-
-
-tag_run_started = tag_run_finished  # an earlier run of this process in the same folder may have died

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
 
+from tag_core.cli.tables import terminal_width
 from tag_core.errors import PluginError, TagError
 
 if TYPE_CHECKING:
@@ -20,11 +21,11 @@ COMMANDS = {
     "show": ("tag_core.cli.show:show", "One component or recipe: options, origin, paper, an example."),
     "plugins": ("tag_core.cli.plugins:plugins", "Plugins that were found, and what is wrong with broken ones."),
     "recipes": ("tag_core.cli.list:recipes", "Recipes that are installed."),
-    "doctor": ("tag_core.cli.doctor:doctor", "Check this installation."),
-    "check": ("tag_core.cli.check:check", "Resolve and build a recipe, run two batches, write nothing."),
-    "train": ("tag_core.cli.train:train", "Train a recipe."),
-    "eval": ("tag_core.cli.eval:evaluate", "Score a recipe's weights on its test data."),
-    "predict": ("tag_core.cli.predict:predict", "Predict on files, folders and patterns."),
+    "doctor": ("tag_core.cli.plugins:doctor", "Check this installation."),
+    "check": ("tag_core.cli.run:check", "Resolve and build a recipe, run two batches, write nothing."),
+    "train": ("tag_core.cli.run:train", "Train a recipe."),
+    "eval": ("tag_core.cli.run:evaluate", "Score a recipe's weights on its test data."),
+    "predict": ("tag_core.cli.run:predict", "Predict on files, folders and patterns."),
     "new-plugin": ("tag_core.cli.new_plugin:new_plugin", "Write a plugin package whose contract test passes."),
 }
 
@@ -41,37 +42,39 @@ class LazyGroup(click.Group):
             command = getattr(importlib.import_module(module), attribute)
         elif entry := _plugin_commands().get(cmd_name):
             command = entry.load()
-            if not isinstance(command, click.Command):
-                raise PluginError(f"command {entry.name} (from {entry.plugin.origin}): {command!r} is no click command")
         else:
             return None
-        assert isinstance(command, click.Command)
+        if not isinstance(command, click.Command):
+            raise PluginError(f"command {cmd_name}: {command!r} is no click command; the plugin needs repair")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own = [(name, summary) for name, (_, summary) in COMMANDS.items()]
-        others = [(name, entry.item.summary) for name, entry in _plugin_commands().items()]
-        for title, rows in (("Commands", own), ("Commands of plugins", others)):
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
+        rows = [(name, summary) for name, (_, summary) in COMMANDS.items()]
+        rows += [(name, entry.item.summary) for name, entry in sorted(_plugin_commands().items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 def _plugin_commands() -> dict[str, Entry]:
+    """By name; where several plugins have a command of one name, each by its full name, ``plugin/name``."""
     from tag_core.catalog import catalog
 
-    found = catalog().entries["command"].values()
-    return {entry.item.name: entry for entry in found if entry.item.name not in COMMANDS}
+    found = [entry for entry in catalog().entries["command"].values() if entry.item.name not in COMMANDS]
+    names = [entry.item.name for entry in found]
+    return {entry.item.name if names.count(entry.item.name) == 1 else entry.name: entry for entry in found}
 
 
 def _add_plugins(ctx: click.Context, option: click.Parameter, plugins: tuple[str, ...]) -> None:
-    """Eager, because click looks a sub-command up before it runs the group."""
+    """Eager, because click looks a sub-command up before it runs the group; child processes add them too."""
     before = [source for source in os.environ.get("TAG_PLUGINS", "").split(os.pathsep) if source]
     if plugins:
         os.environ["TAG_PLUGINS"] = os.pathsep.join(dict.fromkeys([*before, *plugins]))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+SETTINGS = {"help_option_names": ["-h", "--help"], "terminal_width": min(terminal_width(80), 100)}
+
+
+@click.group(cls=LazyGroup, context_settings=SETTINGS)
 @click.version_option(package_name="tag-core", prog_name="tag-run")
 @click.option(
     "--plugin",
@@ -94,13 +97,13 @@ def cli(traceback: bool) -> None:
     """
 
 
-def run(arguments: Sequence[str] | None = None) -> None:
+def run() -> None:
     """The entry point: run and exit."""
-    if os.environ.get("TAG_LAUNCHED") == "1":
-        from tag_core.engine.launch import end_with_parent
+    if launcher := os.environ.pop("TAG_LAUNCHED", ""):
+        from tag_core.engine.interrupt import end_with
 
-        end_with_parent()
-    sys.exit(main(list(sys.argv[1:] if arguments is None else arguments)))
+        end_with(int(launcher))
+    sys.exit(main(sys.argv[1:]))
 
 
 def main(arguments: list[str]) -> int:
@@ -129,15 +132,12 @@ def main(arguments: list[str]) -> int:
 
 def _global_options_first(arguments: list[str]) -> list[str]:
     """``--plugin X`` and ``--traceback`` are understood anywhere on the line."""
-    first, rest = [], []
-    waiting = iter(arguments)
+    first, rest, waiting = list[str](), list[str](), iter(arguments)
     for argument in waiting:
+        is_global = argument in ("--plugin", "--traceback") or argument.startswith("--plugin=")
+        (first if is_global else rest).append(argument)
         if argument == "--plugin":
-            first += [argument, *[value for value in [next(waiting, None)] if value is not None]]
-        elif argument == "--traceback" or argument.startswith("--plugin="):
-            first.append(argument)
-        else:
-            rest.append(argument)
+            first += islice(waiting, 1)
     return first + rest
 
 

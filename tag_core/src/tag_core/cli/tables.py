@@ -1,27 +1,41 @@
-"""Text tables for terminals."""
+"""What commands print: text tables, or JSON."""
 
 from __future__ import annotations
 
-import shutil
+import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+
+
+def terminal_width(otherwise: int) -> int:
+    """Of standard output, where it is a terminal; as shutil would say, which is slow to import."""
+    try:
+        return os.get_terminal_size().columns
+    except OSError:
+        return otherwise
 
 
 def columns(rows: Sequence[Sequence[str]], indent: int = 0) -> str:
-    """Aligned columns; the last one is wrapped to the terminal."""
+    """Aligned columns; on a terminal the last one is wrapped."""
     if not rows:
         return " " * indent + "(none)"
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
     left = indent + sum(widths) + 2 * len(widths)
-    room = max(shutil.get_terminal_size((100, 24)).columns - left, 30)
+    room = max(terminal_width(1_000_000), left + 30)
+    wrap = textwrap.TextWrapper(room, subsequent_indent=" " * left, break_on_hyphens=False, break_long_words=False)
     lines = []
-    for row in rows:
-        head = " " * indent + "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
-        wrapped = textwrap.wrap(row[-1], room, break_on_hyphens=False) or [""]
-        lines += [(head + wrapped[0]).rstrip(), *(" " * left + line for line in wrapped[1:])]
+    for *cells, last in rows:
+        head = "".join(f"{cell:<{width}}  " for cell, width in zip(cells, widths, strict=True))
+        wrap.initial_indent = " " * indent + head
+        lines += wrap.wrap(last) or [wrap.initial_indent.rstrip()]
     return "\n".join(lines)
 
 
-def plural(kind: str) -> str:
-    """``loss`` -> ``losses``; ``index`` -> ``indexes``."""
-    return kind + ("es" if kind.endswith(("s", "x")) else "s")
+def values(named: Mapping[str, Any]) -> str:
+    """A table of names and values."""
+    return columns([(name, f"{x:.4f}" if isinstance(x, float) else str(x)) for name, x in named.items()])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import io
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,10 +16,10 @@ from tag_core.config import Recipe
 from tag_core.errors import CheckpointError
 from tag_core.files import atomic
 
-FORMAT = 1
-FREE_KEYS: tuple[str, ...] = ("summary", "paper", "sinks", "eval.", "train.workers", "train.timeout", "train.log_every")
-FREE_KEYS += ("train.checkpoint_every", "data.test.", "distribution.")
-"""Options that change nothing about the weights, so a resumed run may set them anew."""
+_FORMAT = 1
+# What changes nothing about the weights, so that a resumed run may set it anew.
+_FREE = ("summary", "paper", "sinks", "eval.", "data.test.", "distribution.")
+_FREE_TRAIN = ("train.workers", "train.timeout", "train.log_every", "train.checkpoint_every")
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -30,15 +30,10 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     """
     for left in path.parent.glob(".tag-*.tmp"):
         left.unlink(missing_ok=True)
+    buffer = io.BytesIO()  # torch would hide the operating system's error
+    torch.save({"format": _FORMAT, **state}, buffer)
     with atomic(path, "wb") as file:
-        try:
-            torch.save({"format": FORMAT, **state}, file)
-        except RuntimeError as error:
-            # torch's zip writer hides the operating system's error; writing once more shows it.
-            file.write(b"\0")
-            file.flush()
-            os.fsync(file.fileno())
-            raise OSError(5, f"torch could not write it: {error}") from error
+        file.write(buffer.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -56,7 +51,7 @@ def load(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())[:120]
         advice = f"; {', '.join(others)} beside it can be used with weights=" if others else ""
         raise CheckpointError(f"{path}: damaged or truncated ({reason}){advice}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this version of Tag")
     return state
 
@@ -64,11 +59,18 @@ def load(path: Path) -> dict[str, Any]:
 def refuse_other_recipe(path: Path, saved: Mapping[str, Any], recipe: Recipe) -> None:
     """Raises CheckpointError naming every option that differs and matters."""
     before, now = _flat(saved), _flat(recipe.to_dict())
-    keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    differing = [key for key in keys if not key.startswith(FREE_KEYS)]
+    differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    differing = [key for key in differing if not key.startswith(_FREE + _FREE_TRAIN)]
     if differing:
         listed = "; ".join(f"{key}: was {before.get(key)!r}, is {now.get(key)!r}" for key in differing)
         raise CheckpointError(f"{path} was made by another recipe ({listed}); use another --out to start anew")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
 
 
 def seed_everything(seed: int) -> None:
@@ -79,15 +81,14 @@ def seed_everything(seed: int) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """Every global generator of this process, as plain tensors and numbers."""
-    version, numbers, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    state: dict[str, Any] = {
+    """Every global generator of this process, in types that a checkpoint may hold."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    state = {
         "torch": torch.get_rng_state(),
-        "python": [version, list(numbers), gauss],
-        "numpy": [str(kind), torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, cached],
+        "python": random.getstate(),
+        "numpy": (kind, np.asarray(keys).tolist(), *rest),
     }
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
@@ -95,32 +96,17 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: Mapping[str, Any]) -> None:
     """The inverse of :func:`random_state`."""
     torch.set_rng_state(state["torch"])
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
 
 
 @contextlib.contextmanager
 def unchanged_random_state() -> Iterator[None]:
-    """Leave torch's generators as they were, so that validation does not change training."""
+    """Leave all generators as they were, so that reading or validating here does not change training."""
     before = random_state()
     try:
         yield
     finally:
         set_random_state(before)
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(tree, Mapping):
-        items: Any = tree.items()
-    elif isinstance(tree, list) and any(isinstance(item, (Mapping, list)) for item in tree):
-        items = enumerate(tree)
-    else:
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for key, value in items:
-        flat.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
-    return flat

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import numbers
 import os
@@ -10,13 +9,16 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice, tee
+from functools import partial
+from itertools import chain, groupby, islice, tee
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Subset
 
 from tag_core.config import Recipe
+from tag_core.engine import checkpoint
 from tag_core.engine.pool import Failure, WorkerPool
 from tag_core.errors import ConfigError, UnreadableInput, UserError
 from tag_core.kinds import Batch, Dataset, Sample
@@ -25,18 +27,14 @@ Item = tuple[int, int]
 """(index in the data set, seed of the sample's random choices)"""
 
 
-class Part:
+class Part(Subset[Sample]):
     """Some samples of a data set."""
 
-    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
-        self.dataset, self.indices = dataset, list(indices)
-        self.classes = getattr(dataset, "classes", None)
+    dataset: Any
 
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.dataset[self.indices[index]]  # type: ignore[no-any-return]
+    @property
+    def classes(self) -> Any:
+        return getattr(self.dataset, "classes", None)
 
     def key(self, index: int) -> str:
         return self.dataset.key(self.indices[index])  # type: ignore[no-any-return]
@@ -46,7 +44,7 @@ class Part:
 
 
 def datasets(recipe: Recipe, wanted: Sequence[str]) -> dict[str, Any]:
-    """Build the data sets named in ``wanted`` (train, val, test).
+    """Build the data sets named in ``wanted`` (train, val, test); val is left out where the recipe has none.
 
     A set without a source of its own is the held-out part of the training set, chosen by a hash of
     each sample's key: stratified by label, the same on every machine.
@@ -54,26 +52,20 @@ def datasets(recipe: Recipe, wanted: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: a source that cannot be listed, or a split that leaves a part empty.
     """
-    train_spec, built = recipe.data.get("train"), dict[str, Any]()
-    held_out = [name for name in wanted if name not in ("train", *recipe.own_source)]
-    train = None
-    if train_spec is not None and train_spec.complete and ("train" in wanted or held_out):
-        train = train_spec.build()
+    specs, own, built = recipe.data, recipe.own_source, dict[str, Any]()
+    held_out = [name for name in ("val", "test") if name in specs and name not in own and recipe.holdout > 0]
+    train: Any = None
+    if "train" in specs and not specs["train"].missing and not set(wanted).isdisjoint(["train", *held_out]):
+        train = specs["train"].build()
     for name in wanted:
         if name == "train":
-            own_val = "val" in recipe.own_source or "val" not in recipe.data or recipe.holdout == 0
-            built[name] = train if own_val else Part(train, _split(train, recipe.holdout)[0])
-            continue
-        if (spec := recipe.data.get(name)) is None:
-            continue
-        options = {} if name in recipe.own_source else {"source": _source(recipe)}
-        classes = getattr(train, "classes", None)
-        if spec.takes("classes") and classes and not spec.options.get("classes"):
-            options["classes"] = list(classes)
-        dataset = (spec.with_options(**options) if options else spec).build()
-        if name not in recipe.own_source and recipe.holdout == 0:
-            continue
-        built[name] = Part(dataset, _split(dataset, recipe.holdout)[1]) if name in held_out else dataset
+            built[name] = Part(train, _split(train, recipe.holdout)[0]) if "val" in held_out else train
+        elif name in own or (name in held_out and train is not None):
+            spec, classes = specs[name], getattr(train, "classes", None)
+            if classes and spec.takes("classes") and not spec.options.get("classes"):
+                spec = spec.with_options(classes=list(classes))
+            dataset = spec.build()
+            built[name] = Part(dataset, _split(dataset, recipe.holdout)[1]) if name in held_out else dataset
     if "test" in wanted and "test" not in built:
         problem = "data.test.source: required (or a data.train.source, and data.holdout above 0)"
         raise ConfigError(recipe.name, [problem])
@@ -81,13 +73,6 @@ def datasets(recipe: Recipe, wanted: Sequence[str]) -> dict[str, Any]:
         if len(dataset) == 0:
             raise ConfigError(recipe.name, [f"data.{name}: no samples"])
     return built
-
-
-def _source(recipe: Recipe) -> Any:
-    spec = recipe.data.get("train")
-    if spec is None or not spec.options.get("source"):
-        raise ConfigError(recipe.name, ["data.test.source: required (or data.train.source, to hold out a part)"])
-    return spec.options["source"]
 
 
 def _split(dataset: Any, share: float) -> tuple[list[int], list[int]]:
@@ -153,38 +138,34 @@ class Loader:
     """
 
     def __init__(self, dataset: Dataset, workers: int, timeout: float, strict: bool = False) -> None:
-        self.dataset, self.strict = dataset, strict
+        self.dataset, self.workers, self.strict = dataset, workers, strict
         self.coverage = Coverage()
-        self.workers = workers
-        self._pool = WorkerPool(_Read(dataset), workers, timeout=timeout, start=_start_worker)
+        self._pool = WorkerPool(partial(_read, dataset), workers, timeout=timeout)
 
     def read(self, plan: Iterable[Sequence[Item]]) -> Iterator[Loaded]:
         """Batches of ``plan`` one by one; about two of its first one's size are read ahead."""
         plan = iter(plan)
         first = list(islice(plan, 1))
-        batches, ahead_of_them = tee(chain(first, plan))
+        batches, upcoming = tee(chain(first, plan))
         ahead = max(2 * sum(map(len, first)), 2 * self.workers, 1)
-        results = self._pool.map(chain.from_iterable(ahead_of_them), ahead=ahead)
+        results = self._pool.map(chain.from_iterable(upcoming), ahead)
         for batch in batches:
             loaded = Loaded([], [], {})
-            with contextlib.nullcontext() if self.workers else _own_generators():
-                for (index, _seed), result in islice(results, len(batch)):
-                    self._count(index, result)
+            with checkpoint.unchanged_random_state():  # without workers, reading draws from this process's generators
+                for (index, _), result in islice(results, len(batch)):
+                    key = self.dataset.key(index)
+                    self.coverage.total += 1
                     if isinstance(result, Failure):
                         loaded.failures[index] = result
-                    else:
-                        loaded.samples.append(result)
-                        loaded.indices.append(index)
+                        self.coverage.unreadable[key] = result.reason
+                        if self.strict:
+                            raise UnreadableInput(key, result.reason)
+                        continue
+                    loaded.samples.append(result)
+                    loaded.indices.append(index)
+                    if damage := result.get("damage"):
+                        self.coverage.damaged[key] = damage
             yield loaded
-
-    def _count(self, index: int, result: Sample | Failure) -> None:
-        self.coverage.total += 1
-        if isinstance(result, Failure):
-            self.coverage.unreadable[self.dataset.key(index)] = result.reason
-            if self.strict:
-                raise UnreadableInput(self.dataset.key(index), result.reason)
-        elif damage := result.get("damage"):
-            self.coverage.damaged[self.dataset.key(index)] = damage
 
     def close(self) -> None:
         self._pool.close()
@@ -209,6 +190,12 @@ def epoch_plan(
     return batches
 
 
+def plan_in_order(indices: Sequence[int], batch_size: int, seed: int) -> Iterator[list[Item]]:
+    """Batches of these samples for evaluation and prediction, which know no epochs."""
+    for start in range(0, len(indices), batch_size):
+        yield [item(index, seed, 0) for index in indices[start : start + batch_size]]
+
+
 def item(index: int, seed: int, epoch: int) -> Item:
     """What to read of a data set, with the seed of its random choices in this epoch."""
     return index, _mix(seed, epoch, index)
@@ -230,7 +217,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         if odd := samples[0].keys() ^ sample.keys():
             raise UserError(f"samples of a batch differ: only some have {', '.join(map(repr, sorted(odd)))}")
     for key in samples[0]:
-        values = [_tensor(sample[key]) for sample in samples]
+        values = [torch.from_numpy(v) if isinstance(v, np.ndarray) else v for v in (s[key] for s in samples)]
         if all(isinstance(value, torch.Tensor) for value in values):
             shapes = {tuple(value.shape) for value in values}
             if len(shapes) > 1:
@@ -244,49 +231,22 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return batch
 
 
-def _tensor(value: Any) -> Any:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-
-
 def same_shapes(loaded: Loaded) -> Iterator[tuple[list[Sample], list[int]]]:
     """Runs of consecutive samples whose tensors agree in shape."""
-    start, shapes = 0, [_shapes(sample) for sample in loaded.samples]
-    for end in range(1, len(shapes) + 1):
-        if end == len(shapes) or shapes[end] != shapes[start]:
-            yield loaded.samples[start:end], loaded.indices[start:end]
-            start = end
+    for _, run in groupby(zip(loaded.samples, loaded.indices, strict=True), key=lambda pair: _shapes(pair[0])):
+        samples, indices = zip(*run, strict=True)
+        yield list(samples), list(indices)
 
 
 def _shapes(sample: Sample) -> list[tuple[str, tuple[int, ...]]]:
     return [(key, tuple(value.shape)) for key, value in sample.items() if hasattr(value, "shape")]
 
 
-class _Read:
-    """Reads one sample under its seed."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __call__(self, item: Item) -> Sample:
-        index, seed = item
-        # torch.manual_seed would seed the GPU's generator too, and take 0.15 ms or more where there is none.
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        return self.dataset[index]
-
-
-@contextlib.contextmanager
-def _own_generators() -> Iterator[None]:
-    """Around reading in this process: its generators go on as if nothing had been read."""
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before[0])
-        np.random.set_state(before[1])
-        random.setstate(before[2])
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
+def _read(dataset: Dataset, item: Item) -> Sample:
+    """One sample under its seed."""
+    index, seed = item
+    # torch.manual_seed would seed the GPU's generator too, and take 0.15 ms or more where there is none.
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    return dataset[index]

@@ -1,7 +1,7 @@
 """Where a run executes: one CPU, one GPU, or several processes.
 
 A distribution hides exactly what differs: the device, how the model is wrapped, how processes talk,
-and how a sharded state becomes a whole one. Small talk (counts, metrics) goes over gloo on the CPU.
+and how a sharded state becomes a whole one.
 """
 
 from __future__ import annotations
@@ -42,10 +42,8 @@ class Distribution:
         """What the training forward pass is called on."""
         return model
 
-    @contextlib.contextmanager
-    def accumulating(self, wrapped: nn.Module, last: bool) -> Iterator[None]:
-        """Around a backward pass; gradients need only be exchanged after the last micro-batch."""
-        yield
+    def exchange_gradients(self, wrapped: nn.Module, on: bool) -> None:
+        """Whether the backward passes from here on exchange gradients; only a step's last one need."""
 
     @contextlib.contextmanager
     def whole(self, model: nn.Module) -> Iterator[None]:
@@ -71,27 +69,15 @@ class Distribution:
 class Cpu(Distribution):
     """One process on the CPU."""
 
-    def __init__(self, threads: int = 0) -> None:
-        """Args:
-        threads: CPU threads of torch; 0 leaves as many cores to the reading workers as there are.
-        """
-        if threads:
-            torch.set_num_threads(threads)
-
 
 class Cuda(Distribution):
-    """One process on one NVIDIA GPU."""
+    """One process on one NVIDIA GPU, the first of those that CUDA_VISIBLE_DEVICES allows."""
 
-    def __init__(self, device: int = 0) -> None:
-        """Args:
-        device: index of the GPU.
-        """
+    device = torch.device("cuda", 0)
+
+    def __init__(self) -> None:
         if not torch.cuda.is_available():
             raise UserError("distribution core/cuda: torch sees no GPU; use distribution=core/cpu")
-        self.device = torch.device("cuda", device)
-
-    def start(self) -> None:
-        torch.cuda.set_device(self.device)
 
 
 class Ddp(Distribution):
@@ -101,13 +87,9 @@ class Ddp(Distribution):
     rank has one, else on the CPU through gloo.
     """
 
-    def __init__(self, sync_batch_norm: bool = False) -> None:
-        """Args:
-        sync_batch_norm: batch norm over all processes' samples (GPUs only).
-        """
+    def __init__(self) -> None:
         if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
             raise UserError("distribution: start several processes with 'tag-run ... --procs N' or torchrun")
-        self.sync_batch_norm = sync_batch_norm
         self.rank, self.world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         local, local_world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         if torch.cuda.is_available() and torch.cuda.device_count() >= local_world:
@@ -123,22 +105,14 @@ class Ddp(Distribution):
             dist.destroy_process_group()
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        if self.sync_batch_norm and self.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=False)
+        return nn.parallel.DistributedDataParallel(model)
 
-    @contextlib.contextmanager
-    def accumulating(self, wrapped: nn.Module, last: bool) -> Iterator[None]:
-        if last or not isinstance(wrapped, nn.parallel.DistributedDataParallel):
-            yield
-        else:
-            with wrapped.no_sync():
-                yield
+    def exchange_gradients(self, wrapped: nn.Module, on: bool) -> None:
+        wrapped.require_backward_grad_sync = on  # type: ignore[assignment]  # all that DDP.no_sync does
 
     def gather(self, value: Any) -> list[Any]:
         found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, value, group=self._cpu_group())
+        dist.all_gather_object(found, value)  # over gloo, where there is NCCL too
         return found
 
     def sum_gradients(self, model: nn.Module) -> None:
@@ -147,13 +121,6 @@ class Ddp(Distribution):
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 dist.all_reduce(parameter.grad)
-
-    def _cpu_group(self) -> Any:
-        if self.device.type == "cpu":
-            return None
-        if not hasattr(self, "_gloo"):
-            self._gloo = dist.new_group(backend="gloo")
-        return self._gloo
 
 
 class Fsdp(Ddp):
@@ -172,10 +139,8 @@ class Fsdp(Ddp):
         fully_shard(model, mesh=mesh)
         return model
 
-    @contextlib.contextmanager
-    def accumulating(self, wrapped: nn.Module, last: bool) -> Iterator[None]:
-        wrapped.set_requires_gradient_sync(last)  # type: ignore[operator]
-        yield
+    def exchange_gradients(self, wrapped: nn.Module, on: bool) -> None:
+        wrapped.set_requires_gradient_sync(on)  # type: ignore[operator]
 
     @contextlib.contextmanager
     def whole(self, model: nn.Module) -> Iterator[None]:
@@ -193,8 +158,7 @@ class Fsdp(Ddp):
     def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[State, State]:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
-        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        return get_state_dict(model, optimizer, options=whole)
+        return get_state_dict(model, optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
     def load_state(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: tuple[State, State]) -> None:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
@@ -213,9 +177,8 @@ def auto() -> Distribution:
 def to_device(value: Any, device: torch.device) -> Any:
     """Tensors of a batch on the device, whatever containers they are in."""
     if isinstance(value, Tensor):
-        if device.type == "cuda" and value.device.type == "cpu":
-            return value.pin_memory().to(device, non_blocking=True)
-        return value.to(device)
+        pinned = value.pin_memory() if device.type == "cuda" and value.is_cpu else value
+        return pinned.to(device, non_blocking=True)
     if isinstance(value, Mapping):
         return {key: to_device(item, device) for key, item in value.items()}
     return [to_device(item, device) for item in value] if isinstance(value, list) else value

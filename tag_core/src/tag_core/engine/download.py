@@ -6,16 +6,14 @@ import fcntl
 import hashlib
 import http.client
 import os
+import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tag_core.errors import WeightsError
 
-CHUNK = 1 << 20
 TIMEOUT_SECONDS = 30
 
 
@@ -37,77 +35,43 @@ def download(url: str, sha256: str) -> Path:
         raise WeightsError(f"weights {url}: {sha256!r} is no SHA-256: give eight hexadecimal digits or more")
     cache = Path(os.environ.get("TAG_CACHE") or "~/.cache/tag").expanduser()
     name = Path(urllib.parse.urlsplit(url).path).name or "weights"
-    path = cache / f"{sha256[:8]}-{name}"
+    path, partial = cache / f"{sha256[:8]}-{name}", cache / f"{sha256[:8]}-{name}.part"
+    advice = f"weights=/path/to/{name} takes a file that was downloaded elsewhere"
     try:
-        with _locked(path):
-            if not (path.is_file() and _digest(path).startswith(sha256)):
-                _fetch_checked(url, sha256, path)
-    except OSError as error:
-        raise WeightsError(f"{cache}: cannot keep weights ({error.strerror or error}); set TAG_CACHE") from error
-    return path
-
-
-def _fetch_checked(url: str, sha256: str, path: Path) -> None:
-    partial = path.with_name(f"{path.name}.part")
-    advice = f"download it elsewhere and give the file: weights=/path/to/{path.name[9:]}"
-    resumed = partial.is_file() and partial.stat().st_size > 0
-    try:
-        response = _open(url, partial.stat().st_size if resumed else 0)
-    except urllib.error.HTTPError as error:
-        raise WeightsError(f"weights {url}: the server answered {error.code} {error.reason}; {advice}") from error
+        cache.mkdir(parents=True, exist_ok=True)
+        with open(f"{path}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.is_file() and _digest(path).startswith(sha256):
+                return path
+            _fetch(url, partial)
+            digest = _digest(partial)
+            if digest.startswith(sha256):
+                os.replace(partial, path)
+                return path
+            partial.unlink()
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise WeightsError(f"weights {url}: cannot be reached ({reason}); {advice}") from error
-    if response is not None:
-        _save(url, response, partial)
-    digest = _digest(partial)
-    if digest.startswith(sha256):
-        return os.replace(partial, path)
-    partial.unlink()
-    if resumed:  # what was there may have been of another file
-        return _fetch_checked(url, sha256, path)
+        reason = error.reason if type(error) is urllib.error.URLError else error
+        text = f"cannot be downloaded to {cache} ({reason}). The same command goes on where it stopped"
+        raise WeightsError(f"weights {url}: {text}; TAG_CACHE names another folder; {advice}") from error
     raise WeightsError(f"weights {url}: checksum {digest[:16]}... is not {sha256[:16]}...; {advice}")
 
 
-def _open(url: str, have: int) -> http.client.HTTPResponse | None:
-    """The answer of the server; None where it has nothing to add to what we have."""
+def _fetch(url: str, partial: Path) -> None:
+    """Append to ``partial`` what it lacks, or write it anew where the server only sends the whole."""
+    have = partial.stat().st_size if partial.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # type: ignore[no-any-return]
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code != 416 or not have:  # 416: the part on disk is already the whole file
+        if error.code != 416:  # nothing is lacking; the checksum decides
             raise
-        error.close()
-        return None
-
-
-def _save(url: str, response: http.client.HTTPResponse, partial: Path) -> None:
+        return
     with response, open(partial, "ab" if response.status == 206 else "wb") as file:
-        for chunk in _chunks(url, response, file.tell()):
-            file.write(chunk)
-
-
-def _chunks(url: str, response: http.client.HTTPResponse, have: int) -> Iterator[bytes]:
-    expected, broken = have + int(response.headers.get("Content-Length") or -1), False
-    try:
-        while chunk := response.read(CHUNK):
-            have += len(chunk)
-            yield chunk
-    except (OSError, http.client.HTTPException):
-        broken = True
-    if broken or have < expected:
-        text = f"the connection broke off after {have} bytes; the same command goes on from there"
-        raise WeightsError(f"weights {url}: {text}")
+        shutil.copyfileobj(response, file)
+        if response.length:  # read() does not tell of a connection that ends early
+            raise OSError(f"the connection broke off after {file.tell()} bytes")
 
 
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f"{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

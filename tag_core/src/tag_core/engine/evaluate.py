@@ -9,9 +9,10 @@ from typing import Any
 from torch import nn
 
 from tag_core.config import Recipe
-from tag_core.engine.data import Coverage, Loader, epoch_plan
+from tag_core.engine.data import Coverage, Loader, plan_in_order
 from tag_core.engine.distributed import Distribution
 from tag_core.engine.session import predict_batches, records_of
+from tag_core.errors import PluginError
 from tag_core.records import Record
 
 
@@ -42,10 +43,8 @@ def evaluate(
     """
     metrics = [spec.build(classes=list(classes)) for spec in recipe.metrics]
     loader.coverage = Coverage()
-    everything = epoch_plan(len(loader.dataset), 1, recipe.train.seed, 0, shuffle=False)
-    mine = [batch[0] for batch in everything[distribution.rank :: distribution.world]]
-    size = recipe.eval.batch_size
-    plan = [mine[i : i + size] for i in range(0, len(mine), size)]
+    mine = range(distribution.rank, len(loader.dataset), distribution.world)
+    plan = plan_in_order(mine, recipe.eval.batch_size, recipe.train.seed)
     losses: list[tuple[float, int]] = []
     records: dict[int, list[Record]] = {}
     for read in predict_batches(task, loader, plan, distribution, recipe.eval.precision, predict):
@@ -83,7 +82,10 @@ def _merged(
     if count := sum(n for _, n in losses):
         result.scores["val_loss"] = sum(loss * n for loss, n in losses) / count
     for metric in merged:
-        for name, value in metric.compute().items():
+        values = metric.compute()
+        if not isinstance(values, Mapping):
+            raise PluginError(f"metric {type(metric).__name__}: compute must give named values, not {values!r}")
+        for name, value in values.items():
             (result.scores if isinstance(value, (int, float)) else result.tables)[name] = value
     return result
 

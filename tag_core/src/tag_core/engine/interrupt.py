@@ -1,14 +1,15 @@
-"""Stopping a run in good order."""
+"""Ending in good order: on a signal, and with the process that started this one."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
-
-from tag_core.engine.run import log
 
 
 @contextlib.contextmanager
@@ -23,7 +24,7 @@ def stop_signal() -> Iterator[threading.Event]:
         if stopped.is_set():
             raise KeyboardInterrupt
         stopped.set()
-        log.info("stopping after this step, with a checkpoint; once more to stop at once")
+        logging.getLogger("tag").info("stopping after this step, with a checkpoint; once more to stop at once")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -31,3 +32,14 @@ def stop_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_with(parent: int) -> None:
+    """From now on end this process, whatever it is doing, when its parent does: no orphan goes on writing."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

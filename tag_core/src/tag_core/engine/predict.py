@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice, tee
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from tag_core.config import Recipe
-from tag_core.engine.data import Coverage, Loader, item
+from tag_core.engine.data import Coverage, Loader, plan_in_order
 from tag_core.engine.distributed import Distribution
 from tag_core.engine.session import predict_batches, records_of, task_with_weights
 from tag_core.errors import ConfigError, RunFolderError
-from tag_core.files import atomic, write_json
+from tag_core.files import atomic, write_text
 from tag_core.records import Record, read_records
 
 
@@ -43,22 +43,17 @@ class Predictor:
         self.task, self.classes = task_with_weights(recipe, distribution)
         options: dict[str, Any] = {"source": self.inputs, "labelled": False}
         dataset = spec.with_options(**options).build()
+        if len(dataset) != len(self.inputs):
+            problem = f"data.test: {len(dataset)} samples of {len(self.inputs)} inputs; its expand() must list each one"
+            raise ConfigError(recipe.name, [problem])
         self.loader = Loader(dataset, recipe.eval.workers, timeout=recipe.eval.timeout, strict=strict)
 
     def records(self, indices: Sequence[int]) -> Iterator[list[Record]]:
         """The records of each of these inputs, in their order."""
-        return self._records(self._batches(indices))
-
-    def _batches(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
-        size = self.recipe.eval.batch_size
-        return (indices[i : i + size] for i in range(0, len(indices), size))
-
-    def _records(self, batches: Iterator[Sequence[int]]) -> Iterator[list[Record]]:
-        planned, batches = tee(batches)
-        plan = ([item(index, self.recipe.train.seed, 0) for index in batch] for batch in planned)
+        plan = plan_in_order(indices, self.recipe.eval.batch_size, self.recipe.train.seed)
         reads = predict_batches(self.task, self.loader, plan, self.distribution, self.recipe.eval.precision)
         found: dict[int, list[Record]] = {}
-        for index in chain.from_iterable(batches):
+        for index in indices:
             while index not in found:
                 found.update(records_of(self.task, next(reads), self.loader))
             yield found.pop(index)
@@ -66,93 +61,76 @@ class Predictor:
     def close(self) -> None:
         self.loader.close()
 
+    def claim(self, folder: Path) -> None:
+        """Make a folder for these predictions, and leave a fingerprint of all that they depend on.
+
+        Raises:
+            RunFolderError: it holds predictions of other inputs, weights or options, or cannot be written.
+        """
+        if not self.distribution.is_main:
+            return
+        recipe, options = self.recipe.to_dict(), self.recipe.eval
+        described = [self.inputs, recipe["task"], recipe["data"].get("test"), options.precision, self.classes]
+        digest = hashlib.sha256(json.dumps([*described, options.shard_size]).encode())
+        for name, tensor in self.task.state_dict().items():  # not the file's name: it may be written anew
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        mark = folder / "predictions" / "fingerprint.txt"
+        try:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            theirs = mark.read_text("utf-8") if mark.is_file() else None
+        except OSError as error:
+            raise RunFolderError(f"{folder}: cannot be used: {error}; choose another --out") from error
+        if theirs is None and not (folder / "predictions.jsonl").exists():
+            write_text(mark, digest.hexdigest())
+        elif theirs != digest.hexdigest():
+            raise RunFolderError(f"{folder} holds other predictions (inputs, weights or options); choose another --out")
+
     def to_folder(self, folder: Path, progress: Callable[[int], None] = lambda inputs: None) -> Coverage:
-        """Write ``predictions.jsonl``, going on where a killed run left off.
+        """Write ``predictions.jsonl`` into a claimed folder, going on where a killed run left off.
 
         Each rank writes the shards that are its own to a temporary name and renames them; the last
         step joins all shards. A kill at any instant therefore loses at most one shard per rank.
-
-        Raises:
-            RunFolderError: the folder holds predictions of other inputs or another recipe.
         """
-        parts, whole, size = folder / "predictions", folder / "predictions.jsonl", self.recipe.eval.shard_size
-        shards = [range(i, min(i + size, len(self.inputs))) for i in range(0, len(self.inputs), size)]
-        if self.distribution.is_main:
-            self._claim(folder, parts)
-        self.distribution.gather(None)
+        parts, whole, gather = folder / "predictions", folder / "predictions.jsonl", self.distribution.gather
+        size, total = self.recipe.eval.shard_size, len(self.inputs)
+        shards = {parts / f"part-{i // size:06d}.jsonl": range(i, min(i + size, total)) for i in range(0, total, size)}
+        gather("claimed")
         if not whole.is_file():
-            paths = {_part(parts, number): shard for number, shard in enumerate(shards)}
-            mine = list(paths.items())[self.distribution.rank :: self.distribution.world]
-            self._write_shards(mine, progress)
-            self.distribution.gather(None)
+            mine = list(shards)[self.distribution.rank :: self.distribution.world]
+            self._write_shards({path: shards[path] for path in mine}, progress)
+            gather("written")
             if self.distribution.is_main:
-                _join(whole, list(paths))
+                with atomic(whole) as file:
+                    for path in shards:
+                        file.write(path.read_text("utf-8"))
         if self.distribution.is_main:
             for path in [*parts.glob("part-*.jsonl"), *parts.glob(".tag-*.tmp")]:
                 path.unlink(missing_ok=True)
-        self.distribution.gather(None)
-        return coverage_of(whole, len(self.inputs))
+        gather("joined")
+        return coverage_of(read_records(whole))
 
-    def _write_shards(self, shards: list[tuple[Path, range]], progress: Callable[[int], None]) -> None:
+    def _write_shards(self, shards: Mapping[Path, range], progress: Callable[[int], None]) -> None:
         """Those that are not there yet, reading ahead from one into the next."""
-        missing = [shard for shard in shards if not shard[0].is_file()]
-        progress(sum(len(shard) for _, shard in shards) - sum(len(shard) for _, shard in missing))
-        stream = self._records(chain.from_iterable(self._batches(shard) for _, shard in missing))
-        for path, shard in missing:
+        missing = {path: shard for path, shard in shards.items() if not path.is_file()}
+        indices = list(chain.from_iterable(missing.values()))
+        progress(sum(map(len, shards.values())) - len(indices))
+        stream = self.records(indices)
+        for path, shard in missing.items():
             with atomic(path) as file:
                 for records in islice(stream, len(shard)):
                     file.writelines(f"{record.to_json()}\n" for record in records)
                     progress(1)
 
-    def _claim(self, folder: Path, parts: Path) -> None:
-        recipe, options = self.recipe.to_dict(), self.recipe.eval
-        described = [self.inputs, recipe["task"], recipe["data"].get("test"), options.precision, self.classes]
-        mine = {
-            "inputs": len(self.inputs),
-            "shard_size": options.shard_size,
-            "fingerprint": hashlib.sha256(json.dumps(described).encode()).hexdigest(),
-            "weights": _fingerprint(self.task),
-        }
-        manifest = parts / "manifest.json"
-        try:
-            parts.mkdir(parents=True, exist_ok=True)
-            theirs = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else None
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"{folder}: cannot be used: {error}; choose another --out") from error
-        if theirs is None:
-            write_json(manifest, mine)
-        elif theirs != mine:
-            raise RunFolderError(
-                f"{folder} holds predictions of other inputs, weights or options; choose another --out"
-            )
 
-
-def _part(parts: Path, number: int) -> Path:
-    return parts / f"part-{number:06d}.jsonl"
-
-
-def _join(whole: Path, parts: Sequence[Path]) -> None:
-    """One file of all shards, which then are not needed any more."""
-    with atomic(whole) as file:
-        for path in parts:
-            file.write(path.read_text("utf-8"))
-
-
-def _fingerprint(task: nn.Module) -> str:
-    """Of the weights themselves: a file may be written anew under the same name."""
-    digest = hashlib.sha256()
-    for name, tensor in task.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def coverage_of(path: Path, total: int) -> Coverage:
-    """Coverage told from written records, so that a resumed run counts everything."""
-    coverage = Coverage(total=total)
-    for record in read_records(path):
+def coverage_of(records: Iterable[Record]) -> Coverage:
+    """Coverage told from records, so that a resumed run counts everything."""
+    coverage, sources = Coverage(), set()
+    for record in records:
+        sources.add(record.source)
         if record.error is not None:
             coverage.unreadable[record.source] = record.error
         elif record.damage:
             coverage.damaged[record.source] = record.damage
+    coverage.total = len(sources)
     return coverage

@@ -7,19 +7,20 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import tomli_w
+import torch
 
 from tag_core.config import Recipe
 from tag_core.engine.data import Coverage
 from tag_core.errors import RunFolderError
 from tag_core.files import write_json, write_text
 from tag_core.plugins import installed
-from tag_core.records import Record, _finite
+from tag_core.records import Record, finite
 
 log = logging.getLogger("tag")
 
@@ -36,84 +37,58 @@ class Run:
 
     def __init__(self, folder: Path, kind: str, recipe: Recipe, main: bool = True) -> None:
         self.folder, self.kind, self.recipe, self.main = folder, kind, recipe, main
-        self.scores_rows = self.unreadable = 0
+        self._scores = folder / "scores.jsonl"
+        self._unreadable = 0
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         """Create the folder and describe the run in it.
 
         Raises:
             RunFolderError: the folder cannot be made or written.
         """
         if not self.main:
-            return
+            return self
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8", delay=False)
+            self._handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
         except OSError as error:
             raise RunFolderError(f"{self.folder}: cannot be written: {error.strerror}; choose --out") from error
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        log.addHandler(handler)
-        self._handler = handler
-        self._level = log.level
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.addHandler(self._handler)
         if log.level == logging.NOTSET:  # called from Python: log.txt gets everything all the same
             log.setLevel(logging.INFO)
         write_text(self.folder / "recipe.toml", tomli_w.dumps(self.recipe.to_dict()))
-        write_json(self.folder / "plugins.json", self.origins())
-        write_json(self.folder / "environment.json", environment())
+        write_json(self.folder / "plugins.json", _origins(self.recipe))
+        write_json(self.folder / "environment.json", _environment())
         installed().event("tag_run_started", run=self)
-
-    def __enter__(self) -> Run:
-        self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.finish("done" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed")
-
-    def finish(self, outcome: str) -> None:
-        """Tell the plugins, and close the log; ``outcome`` is done, interrupted or failed."""
+        """Tell the plugins how it ended, and close the log."""
         if self.main:
+            outcome = "done" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
             installed().event("tag_run_finished", run=self, outcome=outcome)
             log.removeHandler(self._handler)
-            log.setLevel(self._level)
             self._handler.close()
 
-    def origins(self) -> list[dict[str, str]]:
-        """Where each component of the recipe came from."""
-        seen = {(spec.entry.kind, spec.entry.name): spec.entry for spec in self.recipe.specs()}
-        return [
-            {
-                "kind": e.kind,
-                "name": e.name,
-                "target": e.component.target,
-                "package": e.plugin.package,
-                "version": e.plugin.version,
-            }
-            for e in seen.values()
-        ]
-
-    @property
-    def scores_path(self) -> Path:
-        return self.folder / "scores.jsonl"
-
     def add_scores(self, row: Mapping[str, Any]) -> None:
-        """Append a row; a resumed run cuts the file back to the rows its checkpoint knows."""
-        self.scores_rows += 1
+        """Append a row to ``scores.jsonl``."""
         if self.main:
-            with open(self.scores_path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(_finite(row)) + "\n")
+            with open(self._scores, "a", encoding="utf-8") as file:
+                file.write(json.dumps(finite(row)) + "\n")
 
     def cut_scores(self, rows: int) -> None:
-        self.scores_rows = rows
+        """Forget the rows that a killed run wrote after its last checkpoint."""
         if self.main:
-            kept = self.scores_path.read_text("utf-8").splitlines()[:rows] if self.scores_path.is_file() else []
-            write_text(self.scores_path, "".join(f"{line}\n" for line in kept))
+            kept = self._scores.read_text("utf-8").splitlines()[:rows] if self._scores.is_file() else []
+            write_text(self._scores, "".join(f"{line}\n" for line in kept))
 
     def write_unreadable(self, coverage: Coverage) -> None:
         """``unreadable.jsonl``: a record for each input that could not be read, or only in part."""
         records = [Record(source=source, error=reason) for source, reason in coverage.unreadable.items()]
         records += [Record(source=source, damage=damage) for source, damage in coverage.damaged.items()]
-        if self.main and len(records) > self.unreadable:
-            self.unreadable = len(records)
+        if self.main and len(records) > self._unreadable:
+            self._unreadable = len(records)
             path = self.folder / "unreadable.jsonl"
             write_text(path, "".join(f"{record.to_json()}\n" for record in records))
             log.info("%d inputs cannot be read, or only in part; see %s", len(records), path)
@@ -125,10 +100,22 @@ def default_folder(kind: str, name: str) -> Path:
     return Path("runs") / f"{stem}-{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def environment() -> dict[str, Any]:
-    """What the numbers depend on: versions, platform, command."""
-    import torch
+def _origins(recipe: Recipe) -> list[dict[str, str]]:
+    """Where each component of the recipe came from."""
+    return [
+        {
+            "kind": entry.kind,
+            "name": entry.name,
+            "target": entry.component.target,
+            "package": entry.plugin.package,
+            "version": entry.plugin.version,
+        }
+        for entry in {(spec.entry.kind, spec.entry.name): spec.entry for spec in recipe.specs()}.values()
+    ]
 
+
+def _environment() -> dict[str, Any]:
+    """What the numbers depend on: versions, platform, command."""
     wanted = ("torch", "torchvision", "numpy", "av", "timm", "torchmetrics", "pydantic")
     versions = {d.name: d.version for d in distributions() if d.name in wanted or d.name.startswith("tag-")}
     return {
@@ -139,10 +126,3 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def table(rows: Iterable[tuple[str, Any]]) -> str:
-    """Aligned ``name  value`` lines."""
-    listed = [(name, f"{value:.4f}" if isinstance(value, float) else str(value)) for name, value in rows]
-    width = max((len(name) for name, _ in listed), default=0)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in listed)

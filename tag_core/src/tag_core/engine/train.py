@@ -9,6 +9,7 @@ import contextlib
 import math
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tag_core.config import Recipe, Spec
 from tag_core.engine import checkpoint
 from tag_core.engine.data import Coverage, Item, Loader, collate, datasets, epoch_plan
-from tag_core.engine.distributed import Distribution, to_device
+from tag_core.engine.distributed import Distribution, State, to_device
 from tag_core.engine.evaluate import better, evaluate
 from tag_core.engine.interrupt import stop_signal
 from tag_core.engine.progress import Progress
@@ -41,8 +42,6 @@ class Position:
     scores_rows: int = 0
     best: float | None = None
     best_epoch: int = -1
-    loss_count: int = 0
-    epoch_loss_count: int = 0
 
 
 @dataclass
@@ -57,7 +56,13 @@ class Trained:
 
 
 def train(
-    recipe: Recipe, folder: Path, distribution: Distribution, *, resume: bool = False, strict: bool = False
+    recipe: Recipe,
+    folder: Path,
+    distribution: Distribution,
+    *,
+    resume: bool = False,
+    strict: bool = False,
+    finish: Callable[[Trained], None] = lambda trained: None,
 ) -> Trained:
     """Train a recipe.
 
@@ -67,6 +72,7 @@ def train(
         distribution: started.
         resume: go on from ``checkpoints/last.pt``, exactly as if never stopped.
         strict: stop at the first unreadable input.
+        finish: called with the result before plugins hear that the run has ended.
 
     Raises:
         CheckpointError: nothing to resume from, or another recipe's checkpoint.
@@ -81,29 +87,28 @@ def train(
         checkpoint.refuse_other_recipe(last, saved["recipe"], recipe)
     run = Run(folder, "train", recipe, distribution.is_main)
     trainer = Trainer(recipe, run, distribution, saved, strict)
-    with contextlib.closing(trainer), run:
+    with run:
         if trainer.loaded:
             log.info(trainer.loaded)
-        return trainer.fit()
+        with contextlib.closing(trainer):
+            trained = trainer.fit()
+        del trainer  # its model need not lie beside another one
+        finish(trained)
+    return trained
 
 
 class Trainer:
     """Everything a training holds: data, model, optimizer, position."""
 
     def __init__(
-        self,
-        recipe: Recipe,
-        run: Run,
-        distribution: Distribution,
-        saved: dict[str, Any] | None,
-        strict: bool = False,
+        self, recipe: Recipe, run: Run, distribution: Distribution, saved: State | None, strict: bool = False
     ) -> None:
         self.recipe, self.run, self.distribution = recipe, run, distribution
         self.options, self.position, self.coverage = recipe.train, Position(), Coverage()
         self.loaded = ""
-        # Sums of this process's losses since the last row and in this epoch, kept on the device: reading
-        # them at every step would make a GPU wait for the CPU.
-        self.loss_sums = torch.zeros(2, dtype=torch.float64, device=distribution.device)
+        # Rows: since the last row of scores, in this epoch. Columns: this process's sum of losses, samples. They
+        # stay on the device: reading them at every step would make a GPU wait for the CPU.
+        self.losses = torch.zeros(2, 2, dtype=torch.float64, device=distribution.device)
         self._reproducible()
         self.data = datasets(recipe, ("train", "val"))
         self.classes = list(getattr(self.data["train"], "classes", None) or [])
@@ -112,12 +117,12 @@ class Trainer:
         self._build_optimizer()
         if saved:
             self._restore(saved)
-        self.loader = Loader(self.data["train"], self.options.workers, timeout=self.options.timeout, strict=strict)
-        self.val_loader = (
-            Loader(self.data["val"], recipe.eval.workers, timeout=recipe.eval.timeout, strict=strict)
-            if "val" in self.data
-            else None
-        )
+        loaders = {
+            name: Loader(self.data[name], options.workers, timeout=options.timeout, strict=strict)
+            for name, options in (("train", recipe.train), ("val", recipe.eval))
+            if name in self.data
+        }
+        self.loader, self.val_loader = loaders["train"], loaders.get("val")
 
     def _plan(self, epoch: int) -> list[list[Item]]:
         """The samples of each optimizer step of an epoch, over all processes and micro-batches."""
@@ -133,26 +138,30 @@ class Trainer:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
     def _build_model(self, fresh: bool) -> None:
-        recipe, device = self.recipe, self.distribution.device
-        task: nn.Module = recipe.task.build(classes=self.classes)
-        initialize = getattr(getattr(task, "backbone", None), "initialize", None)
-        if fresh and initialize and not recipe.weights:
-            initialize()
-        if recipe.weights and fresh:
+        recipe = self.recipe
+        self.task: nn.Module = recipe.task.build(classes=self.classes)
+        if fresh and recipe.weights:
             backbone = recipe.task.options.get("backbone")
             owner = backbone.target if isinstance(backbone, Spec) else None
             found = read_weights(recipe.weights, recipe.task.target, owner)
-            self.loaded = f"weights {recipe.weights}: {load_weights(found, task, strict=False)}"
-        task.to(device)
+            self.loaded = f"weights {recipe.weights}: {load_weights(found, self.task, strict=False)}"
+        elif fresh and (initialize := getattr(getattr(self.task, "backbone", None), "initialize", None)):
+            initialize()
+        self.task.to(self.distribution.device)
         if self.options.channels_last:
-            channels_last(task)
-        self.task = task
-        decay = self.options.ema_decay
-        self.ema = _averaged(task, decay) if decay else None
+            channels_last(self.task)
+        self.ema: AveragedModel | None = None
+        if decay := self.options.ema_decay:
+            if not self.distribution.can_step_alone:
+                raise ConfigError(
+                    recipe.name, ["train.ema_decay: not with sharded weights; use core/ddp, or set it to 0"]
+                )
+            average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            self.ema = AveragedModel(self.task, multi_avg_fn=average)
         checkpoint.seed_everything(self.options.seed + self.distribution.rank)
 
     def _build_optimizer(self) -> None:
-        recipe = self.recipe
+        recipe, device = self.recipe, self.distribution.device
         assert recipe.optimizer is not None
         # Freezing comes first: DDP looks at requires_grad when it wraps.
         self.optimizer: torch.optim.Optimizer = recipe.optimizer.build(model=self.task)
@@ -160,15 +169,12 @@ class Trainer:
         if not self.distribution.can_step_alone:  # sharded parameters are new objects
             self.optimizer = recipe.optimizer.build(model=self.task)
         self.forward = torch.compile(self.wrapped) if self.options.compile else self.wrapped
-        total = self.steps_per_epoch * self.options.epochs
-        given = {"total_steps": total, "steps_per_epoch": self.steps_per_epoch}
-        self.schedule = recipe.schedule.build(**given) if recipe.schedule else lambda step: 1.0
-        self.scaler = torch.amp.GradScaler(
-            self.distribution.device.type,
-            enabled=self.options.precision == "fp16" and self.distribution.device.type == "cuda",
-        )
+        steps = {"total_steps": self.steps_per_epoch * self.options.epochs, "steps_per_epoch": self.steps_per_epoch}
+        self.schedule = recipe.schedule.build(**steps) if recipe.schedule else lambda step: 1.0
+        scaled = self.options.precision == "fp16" and device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
 
-    def _restore(self, saved: dict[str, Any]) -> None:
+    def _restore(self, saved: State) -> None:
         if saved["classes"] != self.classes:
             raise ConfigError(self.recipe.name, ["data.train: its classes differ from the checkpoint's"])
         self.distribution.load_state(self.task, self.optimizer, (saved["model"], saved["optimizer"]))
@@ -178,10 +184,8 @@ class Trainer:
         self.position = Position(**saved["position"])
         states, rank = saved["random"], self.distribution.rank
         checkpoint.set_random_state(states[rank % len(states)])
-        if len(states) == self.distribution.world or rank == 0:
-            mine = states[rank : rank + 1] if len(states) == self.distribution.world else states
-            for state in mine:
-                self.loss_sums += self.loss_sums.new_tensor(state["loss_sums"])
+        for state in states[rank :: self.distribution.world]:
+            self.losses += self.losses.new_tensor(state["losses"])
         self.run.cut_scores(self.position.scores_rows)
 
     def fit(self) -> Trained:
@@ -190,12 +194,6 @@ class Trainer:
         with stop_signal() as stopped:
             while at.epoch < options.epochs and not self._has_waited_enough():
                 self._train_epoch(stopped)
-                for part in self.distribution.gather(self.loader.coverage):
-                    self.coverage.merge(part)
-                self.run.write_unreadable(self.coverage)
-                if not at.epoch_loss_count:
-                    problem = f"data.train: not one sample could be read: {self.loader.coverage}"
-                    raise ConfigError(self.recipe.name, [problem])
                 scores = self._end_epoch()
         best = self.run.folder / "checkpoints" / "best.pt"
         self.coverage.total = sum(map(len, self.data.values()))
@@ -235,94 +233,88 @@ class Trainer:
         Each sample weighs the same, however many of a micro-batch, or of a process's share, could be
         read; so the gradient is that of one process with one large batch.
         """
-        counts = [len(samples) for samples in micro_batches]
-        everywhere = self.distribution.gather((counts, stop))
-        total = sum(sum(c) for c, _ in everywhere)
-        some_empty = any(0 in c for c, _ in everywhere)
-        if total and not (some_empty and not self.distribution.can_step_alone):
+        everywhere = self.distribution.gather(([len(samples) for samples in micro_batches], stop))
+        total = sum(sum(counts) for counts, _ in everywhere)
+        some_empty = any(0 in counts for counts, _ in everywhere)
+        if total and (self.distribution.can_step_alone or not some_empty):
             factor = self.schedule(self.position.step)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
             self._forward_backward(micro_batches, total, alone=some_empty)
-            self._update()
-            self.position.loss_count += total
-            self.position.epoch_loss_count += total
+            if self.options.clip_norm:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.task.parameters(), self.options.clip_norm)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.ema is not None:
+                self.ema.update_parameters(self.task)
         self.position.step += 1
         if self.position.step % self.options.log_every == 0:
-            self._log_step()
+            lr = self.optimizer.param_groups[0]["lr"]
+            self._add_scores({"lr": lr, "train_loss": self._mean_loss(0)})
         return any(stop for _, stop in everywhere)
 
     def _forward_backward(self, micro_batches: list[list[Any]], total: int, alone: bool) -> None:
+        """Leave the gradient of the mean loss of ``total`` samples; ``alone`` without the wrapper, which would
+        wait for processes that have none.
+        """
         forward = self.task if alone else self.forward
         device, precision = self.distribution.device, self.options.precision
-        for number, samples in enumerate(micro_batches):
+        for number, samples in enumerate(micro_batches, 1):
             if not samples:
                 continue
             batch = to_device(collate(samples), device)
-            last = number == len(micro_batches) - 1
-            with self.distribution.accumulating(self.wrapped, last):
-                with autocast(precision, device):
-                    loss = forward(batch)["loss"]
-                # The wrapper averages over processes, hence the factor of their number.
-                share = len(samples) / total * (1 if alone else self.distribution.world)
-                self.scaler.scale(loss * share if share != 1 else loss).backward()
-            self.loss_sums += loss.detach().double() * len(samples)
+            self.distribution.exchange_gradients(self.wrapped, number == len(micro_batches))
+            with autocast(precision, device):
+                loss = forward(batch)["loss"]
+            if loss.dim():
+                problem = f"task: its loss has shape {list(loss.shape)}; give one number, the mean over the batch"
+                raise ConfigError(self.recipe.name, [problem])
+            # The wrapper averages over processes, hence the factor of their number.
+            share = len(samples) / total * (1 if alone else self.distribution.world)
+            self.scaler.scale(loss * share).backward()
+            self.losses[:, 0] += loss.detach().double() * len(samples)
+            self.losses[:, 1] += len(samples)
         if alone:
             self.distribution.sum_gradients(self.task)
 
-    def _update(self) -> None:
-        if self.options.clip_norm:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.task.parameters(), self.options.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update_parameters(self.task)
-
-    def _mean_loss(self, which: int, count: int) -> float:
-        """Take one of the two sums, over all processes, and start it anew."""
-        total = sum(self.distribution.gather(float(self.loss_sums[which])))
-        self.loss_sums[which] = 0
+    def _mean_loss(self, which: int) -> float:
+        """Take the mean of a row of ``losses`` over all processes, and start it anew."""
+        total, samples = map(sum, zip(*self.distribution.gather(self.losses[which].tolist()), strict=True))
+        self.losses[which] = 0
         if not math.isfinite(total) and not self.scaler.is_enabled():
             raise self._diverged(f"the loss became {total}")
-        return total / count if count else math.nan
+        return total / samples if samples else math.nan
 
     def _diverged(self, what: str) -> ConfigError:
         problem = f"{what} before step {self.position.step}; try a smaller optimizer.lr"
         return ConfigError(self.recipe.name, [problem])
 
-    def _log_step(self) -> None:
-        at = self.position
-        row = {"epoch": at.epoch, "step": at.step, "lr": self.optimizer.param_groups[0]["lr"]}
-        row["train_loss"] = self._mean_loss(0, at.loss_count)
+    def _add_scores(self, scores: dict[str, Any]) -> dict[str, Any]:
+        row = {"epoch": self.position.epoch, "step": self.position.step, **scores}
         self.run.add_scores(row)
-        at.loss_count, at.scores_rows = 0, self.run.scores_rows
+        self.position.scores_rows += 1
+        return row
 
     def _end_epoch(self) -> dict[str, Any]:
+        """Record, validate and save; returns the row of scores."""
         at, options = self.position, self.options
-        row: dict[str, Any] = {"epoch": at.epoch, "step": at.step}
-        row["epoch_loss"] = self._mean_loss(1, at.epoch_loss_count)
-        at.epoch_loss_count = 0
-        at.epoch, at.batch = at.epoch + 1, 0
+        for part in self.distribution.gather(self.loader.coverage):
+            self.coverage.merge(part)
+        self.run.write_unreadable(self.coverage)
+        if not sum(self.distribution.gather(float(self.losses[1, 1]))):
+            problem = f"data.train: not one sample could be read: {self.loader.coverage}"
+            raise ConfigError(self.recipe.name, [problem])
+        scores: dict[str, Any] = {"epoch_loss": self._mean_loss(1)}
         is_best = False
-        if options.validate_every and at.epoch % options.validate_every == 0 and self.val_loader:
-            row.update(self._validate())
-            name = options.best or next((k for k in row if k not in ("epoch", "step", "epoch_loss", "val_loss")), "")
-            name = name or "-val_loss"
-            if name.lstrip("-") not in row:
-                known = ", ".join(k for k in row if k not in ("epoch", "step"))
-                raise ConfigError(self.recipe.name, [f"train.best: no score {name!r}; there are {known}"])
-            if is_best := better(name, row, at.best):
-                at.best, at.best_epoch = row[name.lstrip("-")], at.epoch - 1
-        self.run.add_scores(row)
-        at.scores_rows = self.run.scores_rows
-        log.info(
-            "epoch %d/%d  %s",
-            at.epoch,
-            options.epochs,
-            "  ".join(f"{k} {v:.4f}" for k, v in row.items() if isinstance(v, float)),
-        )
+        if options.validate_every and (at.epoch + 1) % options.validate_every == 0 and self.val_loader:
+            scores |= self._validate()
+            is_best = self._is_best(scores)
+        row = self._add_scores(scores)
+        at.epoch, at.batch = at.epoch + 1, 0
+        told = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        log.info("epoch %d/%d  %s", at.epoch, options.epochs, told)
         if is_best:
             self.save("best")
         self.save("last")
@@ -340,10 +332,22 @@ class Trainer:
         self.run.write_unreadable(self.coverage)
         return result.scores
 
+    def _is_best(self, scores: dict[str, float]) -> bool:
+        """Whether the score that the recipe goes by, or the first metric's first, is the best so far; and keep it."""
+        default = next((name for name in scores if name not in ("epoch_loss", "val_loss")), "-val_loss")
+        chosen = self.options.best or default
+        name = chosen.removeprefix("-")
+        if name not in scores:
+            raise ConfigError(self.recipe.name, [f"train.best: no score {chosen!r}; there are {', '.join(scores)}"])
+        if not better(chosen, scores, self.position.best):
+            return False
+        self.position.best, self.position.best_epoch = scores[name], self.position.epoch
+        return True
+
     def save(self, name: str) -> None:
         """Write ``checkpoints/<name>.pt``; every rank takes part, rank 0 writes."""
         model, optimizer = self.distribution.state(self.task, self.optimizer)
-        states = self.distribution.gather({**checkpoint.random_state(), "loss_sums": self.loss_sums.tolist()})
+        states = self.distribution.gather({**checkpoint.random_state(), "losses": self.losses.tolist()})
         if not self.run.main:
             return
         if not all(value.isfinite().all() for value in model.values()):
@@ -352,13 +356,13 @@ class Trainer:
         if self.ema is not None:
             state["ema"] = self.ema.module.state_dict()
         if name == "last":
-            state.update(
-                optimizer=optimizer,
-                scaler=self.scaler.state_dict(),
-                averaged=self.ema.state_dict() if self.ema is not None else {},
-                position=asdict(self.position),
-                random=states,
-            )
+            state |= {
+                "optimizer": optimizer,
+                "scaler": self.scaler.state_dict(),
+                "averaged": self.ema.state_dict() if self.ema is not None else {},
+                "position": asdict(self.position),
+                "random": states,
+            }
         folder = self.run.folder / "checkpoints"
         folder.mkdir(exist_ok=True)
         checkpoint.save(folder / f"{name}.pt", state)
@@ -367,7 +371,3 @@ class Trainer:
         self.loader.close()
         if self.val_loader:
             self.val_loader.close()
-
-
-def _averaged(task: nn.Module, decay: float) -> AveragedModel:
-    return AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +15,16 @@ from tag_core.engine.download import download
 from tag_core.errors import WeightsError
 
 StateDict = dict[str, Tensor]
-Layout = Callable[[StateDict], StateDict]
 
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """Weights at a stable public address.
-
-    Args:
-        url: where they are.
-        sha256: of the file, in hexadecimal; its first eight digits or more.
-        summary: data, accuracy and licence in one line.
-        classes: the class names, in the order of the logits.
-    """
+    """Weights at a stable public address."""
 
     url: str
-    sha256: str
-    summary: str = ""
-    classes: tuple[str, ...] = ()
-
-
-@dataclass
-class LoadReport:
-    """What became of every key."""
-
-    loaded: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    mismatched: list[str] = field(default_factory=list)
-    layout: str = "tag"
-
-    def __str__(self) -> str:
-        text = f"{len(self.loaded)} tensors loaded (layout {self.layout})"
-        for name in ("missing", "unexpected", "mismatched"):
-            if keys := getattr(self, name):
-                more = ", ..." if len(keys) > 3 else ""
-                text += f"; {len(keys)} {name}: {', '.join(keys[:3])}{more}"
-        return text
+    sha256: str  # of the file, in hexadecimal; its first eight digits or more
+    summary: str = ""  # data, accuracy and licence in one line
+    classes: tuple[str, ...] = ()  # their names, in the order of the logits
 
 
 @dataclass
@@ -72,27 +45,23 @@ def read_weights(source: str, task_class: object, backbone_class: object) -> Wei
     published: dict[str, PublishedWeights] = {}
     for owner in (task_class, backbone_class):
         published.update(getattr(owner, "published_weights", None) or {})
-    classes: list[str] | None = None
     if source in published:
         entry = published[source]
-        path, classes = download(entry.url, entry.sha256), list(entry.classes) or None
-    elif source.startswith(("http://", "https://", "file://")):
+        found = read_file(download(entry.url, entry.sha256))
+        return replace(found, classes=list(entry.classes) or found.classes)
+    if source.startswith(("http://", "https://")):
         url, _, digest = source.partition("#sha256=")
         if not digest:
             raise WeightsError(f"weights {source}: add '#sha256=<digest>' so that the file can be checked")
-        path = download(url, digest)
-    else:
-        path = Path(source).expanduser()
-        if not path.is_file():
-            what = "is a folder, not a weights file" if path.is_dir() else "no such file"
-            inside = sorted(path.glob("**/*.pt"))[:3] if path.is_dir() else []
-            hint = f"; in it: {', '.join(map(str, inside))}" if inside else ""
-            names = f"; published names: {', '.join(published)}" if published else ""
-            raise WeightsError(f"weights {source}: {what}{hint}{names}")
-    found = read_file(path)
-    if classes:
-        found.classes = classes
-    return found
+        return read_file(download(url, digest))
+    path = Path(source).expanduser()
+    if path.is_dir():
+        inside = ", ".join(map(str, sorted(path.glob("**/*.pt"))[:3])) or "no .pt file"
+        raise WeightsError(f"weights {source}: is a folder, not a weights file; in it: {inside}")
+    if not path.is_file():
+        names = f"; published names: {', '.join(published)}" if published else ""
+        raise WeightsError(f"weights {source}: no such file{names}")
+    return read_file(path)
 
 
 def read_file(path: Path) -> Weights:
@@ -101,7 +70,15 @@ def read_file(path: Path) -> Weights:
     Raises:
         WeightsError: the file cannot be read without executing code, or holds no tensors.
     """
-    data = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            data: Any = load_file(path)
+        else:
+            data = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(f"weights {path}: {_why_not(error)}") from error
     classes = data.get("classes") if isinstance(data, Mapping) else None
     for key in ("ema", "model", "state_dict"):
         if isinstance(data, Mapping) and _holds_tensors(data.get(key)):
@@ -113,33 +90,15 @@ def read_file(path: Path) -> Weights:
     return Weights(str(path), state, list(classes) if isinstance(classes, (list, tuple)) else None)
 
 
-def _read_torch(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(f"weights {path}: {_why_not(path, error)}") from error
-
-
-def _why_not(path: Path, error: Exception) -> str:
+def _why_not(error: Exception) -> str:
     """Torch's own text would advise to load the file unsafely."""
+    if isinstance(error, ImportError):
+        return "needs safetensors; type: pip install safetensors"
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror}"
     if found := re.search(r"GLOBAL (\S+)", str(error)):
         return f"holds Python objects ({found[1]}), which Tag does not load; save its state_dict() instead"
-    if path.stat().st_size == 0:
-        return "an empty file (0 bytes)"
-    return "damaged or cut off, or not a weights file of PyTorch"
-
-
-def _read_safetensors(path: Path) -> StateDict:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise WeightsError(f"weights {path}: needs safetensors; type: pip install safetensors") from error
-    try:
-        return load_file(path)
-    except Exception as error:
-        raise WeightsError(f"weights {path}: damaged or cut off, or not a safetensors file ({error})") from error
+    return "damaged or cut off, or not a weights file"
 
 
 def _holds_tensors(data: object) -> bool:
@@ -165,8 +124,8 @@ def fit(weights: Weights, task: nn.Module) -> tuple[StateDict, str]:
     return best, name
 
 
-def load_weights(weights: Weights, task: nn.Module, *, strict: bool) -> LoadReport:
-    """Copy weights into the task.
+def load_weights(weights: Weights, task: nn.Module, *, strict: bool) -> str:
+    """Copy weights into the task, and report what became of the keys.
 
     Args:
         strict: every tensor of the task must be given in its shape (evaluation, prediction);
@@ -178,14 +137,14 @@ def load_weights(weights: Weights, task: nn.Module, *, strict: bool) -> LoadRepo
     state, layout = fit(weights, task)
     own = task.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
-    report = LoadReport(
-        loaded=sorted(fitting),
-        missing=sorted(key for key in own.keys() - state.keys() if not key.endswith("num_batches_tracked")),
-        unexpected=sorted(state.keys() - own.keys()),
-        mismatched=sorted(key for key in state.keys() & own.keys() if key not in fitting),
-        layout=layout,
-    )
-    if not fitting or (strict and (report.missing or report.mismatched)):
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    mismatched = [key for key in own if key in state and key not in fitting]
+    unexpected = [key for key in state if key not in own]
+    report = f"{len(fitting)} tensors loaded (layout {layout})"
+    for what, keys in (("missing", missing), ("unexpected", unexpected), ("mismatched", mismatched)):
+        if keys:
+            report += f"; {len(keys)} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
+    if not fitting or (strict and (missing or mismatched)):
         raise WeightsError(f"weights {weights.source} do not fit this model: {report}")
     task.load_state_dict({**own, **fitting})
     return report

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tag_core.errors import UserError
-from tag_core.media.packet_index import Trust
-from tag_core.media.pyav_reader import Video
+from tag_core.media.pyav_reader import Video, scaled
 
 try:
     import decord
@@ -29,8 +28,9 @@ class DecordVideo(Video):
 
     def _read(self, wanted: np.ndarray, short_side: int | None) -> np.ndarray:
         if self._decord_is_exact():
+            context = self._stream.codec_context
+            width, height = scaled(context.width, context.height, short_side)
             try:
-                width, height = self._scaled_size(short_side)
                 video = decord.VideoReader(self.path, width=width, height=height, num_threads=1)
                 if len(video) == self.num_frames:
                     return np.asarray(video.get_batch(wanted.tolist()).asnumpy())
@@ -39,13 +39,12 @@ class DecordVideo(Video):
         return super()._read(wanted, short_side)
 
     def _decord_is_exact(self) -> bool:
-        if self._trust is not Trust.PTS or not self._index.closed:
-            return False
-        if self._opened().format.name not in ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"):
-            return False
         context = self._stream.codec_context
-        if context.codec.canonical_name != "h264" or context.pix_fmt != "yuv420p":
+        h264 = context.name == "h264" and context.pix_fmt == "yuv420p"
+        if self._counted or not (h264 and self._index.closed):
+            return False
+        if not self._opened().format.name.startswith(("mov,", "matroska")):
             return False
         if self._turns is None:
             super()._read(np.zeros(1, np.int64), None)
-        return self._turns == 0
+        return self._turns == 0 and not self._counted

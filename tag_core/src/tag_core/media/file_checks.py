@@ -1,102 +1,54 @@
-"""What a file says about itself before any decoder sees it: plain reasons why it is no video."""
+"""What a file says about itself before any decoder sees it."""
 
 from __future__ import annotations
 
 import os
-import stat
-from typing import BinaryIO
-
-_PICTURES = {
-    b"\xff\xd8\xff": "a JPEG image",
-    b"\x89PNG": "a PNG image",
-    b"BM": "a BMP image",
-    b"%PDF": "a PDF document",
-    b"PK\x03\x04": "a ZIP archive",
-}
 
 
 def why_unreadable(path: str) -> str | None:
-    """Why ``path`` cannot be a video, found without decoding, or None."""
+    """Why ``path`` cannot be a video, or None. Text is refused: libav would read lists of other files as video."""
     try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
+        if os.path.isdir(path):
             return "is a folder, not a video"
-        if not stat.S_ISREG(mode):
+        if os.path.exists(path) and not os.path.isfile(path):
             return "not a regular file"
         with open(path, "rb") as file:
             head = file.read(512)
-    except (FileNotFoundError, NotADirectoryError):
-        return "no such file"
-    except PermissionError:
-        return "no permission to read it"
     except (OSError, ValueError) as error:
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        return (getattr(error, "strerror", None) or str(error)).lower()
     if not head:
         return "empty file (0 bytes)"
-    kind = _not_a_video(head)
-    return f"not a video: {kind}" if kind else None
-
-
-def _not_a_video(head: bytes) -> str | None:
-    for magic, kind in _PICTURES.items():
-        if head.startswith(magic) and not (kind == "a BMP image" and head[6:10] != bytes(4)):
-            return kind
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "a WebP image"
     text = head.decode("utf-8", errors="ignore")
-    if len(text.encode()) < len(head) - 3 or any(ord(c) < 32 and c not in "\t\n\r\f" for c in text):
-        return None
-    return "an HTML page" if "<html" in text.lower() or "<!doctype html" in text.lower() else "a text file"
+    whole = len(text.encode()) >= len(head) - 3  # the last character may be cut
+    return "not a video: a text file" if whole and all(c >= " " or c in "\t\n\r\f" for c in text) else None
 
 
 def cut_off(path: str) -> str | None:
-    """How a container is shorter than its own header says, or None when it is whole or cannot tell."""
-    size = os.path.getsize(path)
+    """That an AVI or Matroska file is shorter than its header says, or None. (MP4 lists its packets instead.)"""
     with open(path, "rb") as file:
-        head = file.read(64)
-        if head[:4] == b"RIFF":
-            declared = int.from_bytes(head[4:8], "little")
-            return "the file is cut off" if size + 1 < declared + 8 < 2**32 else None
-        if head[:4] == b"\x1a\x45\xdf\xa3":
-            return "the file is cut off" if _matroska_end(head) > size else None
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-            return _iso_damage(file, size)
-    return None
+        head = file.read(128)
+    end = 0
+    if head[:4] == b"RIFF":
+        length = int.from_bytes(head[4:8], "little")
+        end = 0 if length == 2**32 - 1 else length + 7  # 8 bytes of header; the last byte may be padding
+    elif head[:4] == b"\x1a\x45\xdf\xa3":
+        end = _matroska_end(head)
+    return "the file is cut off" if os.path.getsize(path) < end else None
 
 
 def _matroska_end(head: bytes) -> int:
-    """Where the Segment element ends, 0 when that is not written (RFC 8794 section 4, 9.2)."""
-    _, start = _vint(head, 4)
-    start += _vint(head, 4)[0]
-    if head[start : start + 4] != b"\x18\x53\x80\x67":
+    """Where the Segment element ends, 0 when that is not written (RFC 8794, section 4)."""
+    start = head.find(b"\x18\x53\x80\x67") + 4
+    if start < 4 or start == len(head) or head[start] == 0:
         return 0
-    length, start = _vint(head, start + 4)
-    return start + length if length else 0
+    width = 9 - head[start].bit_length()
+    unknown = (1 << 7 * width) - 1
+    length = int.from_bytes(head[start : start + width]) & unknown
+    return 0 if length == unknown else start + width + length
 
 
-def _vint(data: bytes, at: int) -> tuple[int, int]:
-    """An EBML number and where it ends; 0 stands for "unknown"."""
-    if at >= len(data) or data[at] == 0:
-        return 0, at
-    width = 9 - data[at].bit_length()
-    value = int.from_bytes(data[at : at + width]) & ((1 << 7 * width) - 1)
-    return (0 if value == (1 << 7 * width) - 1 else value), at + width
-
-
-def _iso_damage(file: BinaryIO, size: int) -> str | None:
-    """Walk the top-level boxes of an MP4 or MOV file (ISO/IEC 14496-12 section 4.2)."""
-    start, has_index, overrun = 0, False, False
-    while start + 8 <= size and not overrun:
-        file.seek(start)
-        header = file.read(16)
-        length = int.from_bytes(header[:4])
-        if length == 1:
-            length = int.from_bytes(header[8:16])
-        if length < 8:  # 0: the last box, up to the end of the file; else not a box
-            break
-        start += length
-        overrun = start > size and header[4:8] in (b"mdat", b"moov", b"moof")
-        has_index |= header[4:8] == b"moov" and not overrun
-    if not has_index:
-        return "the file is cut off before its index (no moov box)"
-    return "the file is cut off" if overrun else None
+def why_not_opened(path: str) -> str:
+    """What to say of a file that libav does not open; the index of an MP4 or MOV file often comes last."""
+    with open(path, "rb") as file:
+        iso = file.read(8)[4:] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+    return f"{'the file is cut off before its index ends' if iso else 'not a video'}, or damaged beyond reading"

@@ -7,7 +7,7 @@ is simple; the rules below err on the side of decoding everything.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -20,147 +20,96 @@ LIBAV_ERRORS = (av.FFmpegError, ArithmeticError, LookupError, MemoryError, OSErr
 _ALWAYS_ONE_FRAME = {"mpeg4", "mjpeg"}
 _PTS_IS_TRUE = {"h264", "hevc", "vp9", "av1"}
 _NOT_CODED = 16  # bytes; an MPEG-4 packet this small may be an N-VOP, which shows no new frame
-
-
-class Trust(Enum):
-    """How far the packets can stand for the frames."""
-
-    PTS = "frame i has the i-th smallest PTS, and decoding may start at any seek point"
-    COUNT = "as many frames as packets, but they must be counted from the start"
-    NOTHING = "only a full decode tells how many frames there are"
-
-
-@dataclass(frozen=True)
-class SeekPoint:
-    """A random access packet: every frame from number ``frame`` on decodes exactly from here."""
-
-    frame: int
-    order: int  # position in decoding order
-    pts: int
+_RANDOM_ACCESS = {"h264": {5}, "hevc": {16, 17, 18, 19, 20, 21}}  # NAL unit types: IDR; IRAP (table 7-1 of each)
+_HEVC_BLA, _HEVC_END = {16, 17, 18}, {36, 37}
 
 
 @dataclass(frozen=True)
 class PacketIndex:
-    """Result of one pass over the packets.
+    """What one pass over the packets tells."""
 
-    Attributes:
-        num_packets: packets whose frames are to be shown, those that the file announces but lacks included.
-        pts: sorted; empty unless ``trust`` is PTS.
-        closed: every key frame that the container names is a seek point (no open GOP).
-        damaged: packets are missing or marked corrupt.
-    """
+    num_packets: int  # those that the file announces but lacks included
+    damage: str | None  # what is wrong, where packets are missing or marked corrupt
+    countable: bool = False  # there are as many frames as packets; otherwise only a full decode tells how many
+    pts: np.ndarray | None = None  # sorted: frame i has the i-th smallest PTS; None where that is not sure
+    seek_points: np.ndarray | None = None  # frame numbers, with ``pts``: from each on, all frames decode exactly
+    closed: bool = False  # every key frame that the container names is a seek point (no open GOP)
 
-    trust: Trust
-    num_packets: int
-    pts: np.ndarray
-    seek_points: tuple[SeekPoint, ...]
-    closed: bool
-    damaged: bool
 
-    def seek_points_for(self, frames: np.ndarray) -> list[SeekPoint]:
-        """For each of these frame numbers the last seek point from which it can be decoded."""
-        nearest = np.searchsorted([point.frame for point in self.seek_points], frames, side="right") - 1
-        return [self.seek_points[at] for at in nearest]
+class _Packet(NamedTuple):
+    pts: int | None
+    size: int
+    key: bool
+    random_access: bool
+    irregular: bool  # here the decoder may drop pictures
+    corrupt: bool
 
 
 def index_packets(container: InputContainer, stream: VideoStream) -> PacketIndex:
     """Demux the stream once, without decoding, and judge its structure."""
-    scan = _Scan(stream)
+    found: list[_Packet] = []
+    previous, broken = None, False
     packets = container.demux(stream)
     try:
         for packet in packets:
             if packet.size:
-                scan.add(packet)
+                found.append(_describe(packet, previous, stream))
+                previous = packet
     except LIBAV_ERRORS:
-        scan.damaged = True
+        broken = True
     finally:
         packets.close()  # type: ignore[attr-defined]  # it is a generator and holds the file
-    return scan.judge(container.format.name)
+    return _judge(found, broken, container.format.name, stream)
 
 
-class _Scan:
-    def __init__(self, stream: VideoStream) -> None:
-        self.stream = stream
-        self.codec = stream.codec_context.codec.canonical_name
-        self.extradata = stream.codec_context.extradata or b""
-        self.pts: list[int | None] = []
-        self.keys: list[tuple[int, int]] = []  # order, PTS
-        self.discarded, self.num_keys, self.smallest = 0, 0, 1 << 30
-        self.odd = self.damaged = False
-        self.previous: Packet[VideoStream] | None = None
-
-    def add(self, packet: Packet[VideoStream]) -> None:
-        self.num_keys += packet.is_keyframe
-        if packet.is_keyframe and packet.pts is not None and self._is_random_access(packet):
-            self.keys.append((len(self.pts), packet.pts))
-        self.pts.append(packet.pts)
-        self.discarded += packet.is_discard
-        self.damaged |= packet.is_corrupt
-        self.smallest = min(self.smallest, packet.size)
-        self.previous = packet
-
-    def _is_random_access(self, packet: Packet[VideoStream]) -> bool:
-        """Whether nothing shown after this packet needs anything before it (H.264 IDR, H.265 IRAP)."""
-        if self.codec == "h264":
-            return 5 in self._nal_types(packet)
-        if self.codec != "hevc":
-            return True
-        types = self._nal_types(packet)
-        after_end = self.previous is not None and self._nal_types(self.previous) & {36, 37}
-        if after_end or types & {16, 17, 18}:  # here the decoder drops leading pictures: count them
-            self.odd = True
-        return bool(types & {16, 17, 18, 19, 20, 21})
-
-    def _nal_types(self, packet: Packet[VideoStream]) -> set[int]:
-        data = bytes(packet)
-        hevc = self.codec == "hevc"
-        starts = [at + 3 for at in _find_all(data, b"\0\0\1")]
-        if self.extradata[:1] == b"\1":  # length-prefixed, as in MP4 and Matroska
-            starts = _prefixed(data, (self.extradata[21 if hevc else 4] & 3) + 1)
-        return {(data[at] >> 1) & 63 if hevc else data[at] & 31 for at in starts if at < len(data)}
-
-    def judge(self, container_format: str) -> PacketIndex:
-        expected = self.stream.frames if "mp4" in container_format else 0
-        damaged = self.damaged or len(self.pts) < expected
-        trust, pts, points = Trust.NOTHING, np.empty(0, np.int64), tuple[SeekPoint, ...]()
-        context = self.stream.codec_context
-        if damaged or self.discarded or self.odd:
-            pass
-        elif self.codec in _ALWAYS_ONE_FRAME:
-            if context.reorder_depth == 0 and self.smallest > _NOT_CODED:
-                trust = Trust.COUNT
-        elif self.codec in _PTS_IS_TRUE and container_format != "avi" and context.field_order in (0, 1):
-            pts = np.array([p for p in self.pts if p is not None], np.int64)
-            points = self._seek_points(pts)
-            trust = Trust.PTS if points else Trust.NOTHING
-            pts.sort()
-        total = max(expected, len(self.pts)) - self.discarded
-        return PacketIndex(trust, total, pts, points, len(points) == self.num_keys, damaged)
-
-    def _seek_points(self, pts: np.ndarray) -> tuple[SeekPoint, ...]:
-        """Seek points, or nothing where PTS do not give the order of frames."""
-        ordered = np.unique(pts)
-        starts_clean = self.keys and self.keys[0][0] == 0 and self.keys[0][1] == ordered[0]
-        if len(pts) != len(self.pts) or len(ordered) != len(pts) or not starts_clean:
-            return ()
-        highest = np.maximum.accumulate(pts)
-        if any(order and highest[order - 1] >= key for order, key in self.keys):
-            return ()  # time runs backwards over a key frame: edited or joined
-        frames = np.searchsorted(ordered, [key for _, key in self.keys])
-        return tuple(SeekPoint(int(f), *key) for f, key in zip(frames, self.keys, strict=True))
+def _describe(packet: Packet[VideoStream], previous: Packet[VideoStream] | None, stream: VideoStream) -> _Packet:
+    codec, random_access, irregular = stream.codec_context.codec.canonical_name, packet.is_keyframe, packet.is_discard
+    if random_access and codec in _RANDOM_ACCESS:
+        types = _nal_types(packet, stream)
+        random_access = bool(types & _RANDOM_ACCESS[codec])
+        if codec == "hevc":
+            after_end = previous is not None and _nal_types(previous, stream) & _HEVC_END
+            irregular = bool(irregular or after_end or types & _HEVC_BLA)
+    return _Packet(packet.pts, packet.size, packet.is_keyframe, random_access, irregular, packet.is_corrupt)
 
 
-def _find_all(data: bytes, pattern: bytes) -> list[int]:
-    found, at = [], data.find(pattern)
-    while at >= 0:
-        found.append(at)
-        at = data.find(pattern, at + len(pattern))
-    return found
+def _nal_types(packet: Packet[VideoStream], stream: VideoStream) -> set[int]:
+    data, extradata = bytes(packet), stream.codec_context.extradata or b""
+    hevc = stream.codec_context.codec.canonical_name == "hevc"
+    if extradata[:1] != b"\1":
+        first_bytes = [unit[0] for unit in data.split(b"\0\0\1")[1:] if unit]
+    else:  # length-prefixed, as in MP4 and Matroska
+        width, at, first_bytes = (extradata[21 if hevc else 4] & 3) + 1, 0, []
+        while at + width < len(data):
+            first_bytes.append(data[at + width])
+            at += width + int.from_bytes(data[at : at + width])
+    return {(byte >> 1) & 63 if hevc else byte & 31 for byte in first_bytes}
 
 
-def _prefixed(data: bytes, width: int) -> list[int]:
-    starts, at = [], 0
-    while at + width < len(data):
-        starts.append(at + width)
-        at += width + int.from_bytes(data[at : at + width])
-    return starts
+def _judge(packets: list[_Packet], broken: bool, container_format: str, stream: VideoStream) -> PacketIndex:
+    context, codec = stream.codec_context, stream.codec_context.codec.canonical_name
+    expected = stream.frames if "mp4" in container_format else 0
+    total, damage = max(expected, len(packets)), None
+    if len(packets) < expected:
+        damage = "the file is cut off"
+    elif broken or any(packet.corrupt for packet in packets):
+        damage = "the video is damaged"
+    if damage or any(packet.irregular for packet in packets):
+        return PacketIndex(total, damage)
+    if codec in _ALWAYS_ONE_FRAME and context.reorder_depth == 0:
+        return PacketIndex(total, damage, bool(packets) and all(packet.size > _NOT_CODED for packet in packets))
+    if codec in _PTS_IS_TRUE and container_format != "avi" and context.field_order in (0, 1):  # progressive
+        pts = np.array([packet.pts for packet in packets if packet.pts is not None], np.int64)
+        keys = np.flatnonzero([packet.random_access for packet in packets])
+        if len(pts) == len(packets) and _in_order(pts, keys):
+            closed = len(keys) == sum(packet.key for packet in packets)
+            ordered = np.sort(pts)
+            return PacketIndex(total, damage, True, ordered, np.searchsorted(ordered, pts[keys]), closed)
+    return PacketIndex(total, damage)
+
+
+def _in_order(pts: np.ndarray, keys: np.ndarray) -> bool:
+    """Whether PTS, here in decoding order, give the order of frames, and time never runs back over a key frame."""
+    if len(np.unique(pts)) < len(pts) or not len(keys) or keys[0] != 0 or pts[0] != pts.min():
+        return False
+    return bool((np.maximum.accumulate(pts)[keys[1:] - 1] < pts[keys[1:]]).all())

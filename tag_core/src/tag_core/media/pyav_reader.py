@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, count
-from types import TracebackType
+from itertools import chain
 from typing import Self
 
 import av
@@ -17,8 +16,10 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from tag_core.errors import UnreadableInput
-from tag_core.media.file_checks import cut_off, why_unreadable
-from tag_core.media.packet_index import LIBAV_ERRORS, Trust, index_packets
+from tag_core.media.file_checks import cut_off, why_not_opened, why_unreadable
+from tag_core.media.packet_index import LIBAV_ERRORS, index_packets
+
+_WORTH_A_SEEK = 8  # frames to skip
 
 
 class _Inexact(Exception):
@@ -38,54 +39,31 @@ class Video:
         damage: None, or one line that says what is damaged and how much is usable.
     """
 
-    damage: str | None
+    _stream: VideoStream
 
     def __init__(self, path: str) -> None:
-        self.path, self.damage, self.num_frames = path, None, 0
+        self.path = path
+        self.damage: str | None = None
         self._container: InputContainer | None = None
-        self._turns: int | None = None
         self._reformatter = VideoReformatter()
-        self._cut_off: str | None = None
-        reason = why_unreadable(path)
-        if reason:
+        self._turns: int | None = None  # by 90 degrees, to be shown upright; known once a frame is read
+        if reason := why_unreadable(path):
             raise UnreadableInput(path, reason)
+        self._cut_off = cut_off(path)
         try:
-            self._cut_off = cut_off(path)
-            self._stream = self._open()
-            self._begin(self._stream)
-        except LIBAV_ERRORS as error:
+            container = self._open()
+            self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+            self._time_base = float(self._stream.time_base or 0)
+            self._index = index_packets(container, self._stream)
+            self.num_frames, self._counted = self._index.num_packets, False
+            self._pts = self._index.pts  # of every frame, where known
+            if self._cut_off or not self._index.countable:
+                self._count()
+        except BaseException as error:
             self.close()
-            raise UnreadableInput(path, self._cut_off or "not a video, or damaged beyond reading") from error
-        except BaseException:
-            self.close()
+            if isinstance(error, LIBAV_ERRORS):
+                raise UnreadableInput(path, self._cut_off or why_not_opened(path)) from error
             raise
-
-    def _begin(self, stream: VideoStream) -> None:
-        self._coded_size = (stream.codec_context.width, stream.codec_context.height)
-        rate, base = stream.average_rate or stream.guessed_rate, stream.time_base
-        self.fps = float(rate) if rate else 0.0
-        self._time_base = float(base) if base else 0.0
-        self._index = index_packets(self._opened(), stream)
-        self._trust = self._index.trust
-        self.num_frames = self._index.num_packets
-        self._pts = self._index.pts if self._trust is Trust.PTS else None
-        if self._trust is Trust.NOTHING or self._cut_off:
-            self._count()
-
-    @property
-    def width(self) -> int:
-        """Pixels, rotation metadata applied; so is `height`."""
-        return self._displayed_size()[0]
-
-    @property
-    def height(self) -> int:
-        return self._displayed_size()[1]
-
-    @property
-    def duration(self) -> float:
-        """Seconds from the start of the first frame to the end of the last one."""
-        last = float(self.times([self.num_frames - 1])[0])
-        return last + (1 / self.fps if self.fps else 0.0)
 
     def times(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """When these frames are shown: float64 [T], seconds after the first frame."""
@@ -111,6 +89,7 @@ class Video:
             raise ValueError(f"{self.path}: no frame was asked for")
         if chosen.min() < 0 or chosen.max() >= self.num_frames:
             raise IndexError(f"{self.path} has frames 0 to {self.num_frames - 1}, not {chosen.tolist()}")
+        self._opened()
         wanted, back = np.unique(chosen, return_inverse=True)
         pictures = self._read(wanted, short_side)
         return pictures if np.array_equal(wanted, chosen) else pictures[back]
@@ -124,9 +103,7 @@ class Video:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _opened(self) -> InputContainer:
@@ -134,81 +111,79 @@ class Video:
             raise RuntimeError(f"{self.path} is closed")
         return self._container
 
-    def _open(self) -> VideoStream:
+    def _open(self) -> InputContainer:
         """Open the file with a fresh decoder, at its first packet."""
         self.close()
         container = self._container = av.open("file:" + self.path, metadata_errors="replace")
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
             raise UnreadableInput(self.path, "not a video: a picture")
-        videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not videos:
-            only = " (audio only)" if container.streams.audio else ""
-            raise UnreadableInput(self.path, self._cut_off or f"no video stream{only}")
-        best = container.streams.best("video")
-        stream = best if isinstance(best, VideoStream) and best in videos else videos[0]
+        stream = container.streams.best("video")
+        if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
+            reason = "no video stream (audio only)" if container.streams.audio else self._cut_off
+            raise UnreadableInput(self.path, reason or why_not_opened(self.path))
         if getattr(stream, "codec_context", None) is None:
             raise UnreadableInput(self.path, "no decoder for its video codec")
         for other in container.streams:
             other.discard = Discard.default if other is stream else Discard.all
         stream.codec_context.thread_count = 1
-        return stream
+        self._stream = stream
+        return container
 
     def _read(self, wanted: np.ndarray, short_side: int | None) -> np.ndarray:
-        """Frames of these ascending numbers. What does not come out as promised is counted, then retried."""
-        self._opened()
-        if self._trust is not Trust.NOTHING:
-            source = self._from_seek_points if self._trust is Trust.PTS else self._from_start
-            try:
-                return self._pictures(source(wanted), len(wanted), short_side)
-            except (_Inexact, *LIBAV_ERRORS):
-                self._count()
+        """Frames of these ascending numbers. What does not come out as promised is counted, then read again."""
+        points, pts = self._index.seek_points, self._index.pts
+        try:
+            if points is None or pts is None or self._counted:
+                frames = self._from_start(wanted)
+            else:
+                frames = self._from_seek_points(wanted, points, pts)
+            return self._pictures(frames, len(wanted), short_side)
+        except (_Inexact, *LIBAV_ERRORS) as error:
+            if self._counted:
+                raise UnreadableInput(self.path, "its frames cannot be decoded") from error
+        self._count()
         if wanted[-1] >= self.num_frames:
             raise UnreadableInput(self.path, self.damage or f"only {self.num_frames} frames can be decoded")
-        try:
-            return self._pictures(self._from_start(wanted), len(wanted), short_side)
-        except (_Inexact, *LIBAV_ERRORS) as error:
-            raise UnreadableInput(self.path, "its frames cannot be decoded") from error
+        return self._read(wanted, short_side)
 
-    def _from_seek_points(self, wanted: np.ndarray) -> Iterator[VideoFrame]:
-        """Decode from the nearest seek point, matching by PTS, and jump whenever that skips packets."""
-        todo = [int(pts) for pts in self._index.pts[wanted]]
-        starts = self._index.seek_points_for(wanted)
-        needed, done, context = set(todo), 0, self._stream.codec_context
-        while done < len(todo):
-            target = starts[done].order
-            for order, packet in self._packets_from(target):
-                if context.name == "h264":  # exact: drops only pictures that no other picture refers to
-                    context.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
-                for frame in packet.decode():
-                    if done == len(todo):
-                        return
-                    if frame.pts is None or frame.pts > todo[done] or frame.is_corrupt:
-                        raise _Inexact
-                    if frame.pts == todo[done]:
-                        done += 1
-                        yield frame
-                if done == len(todo) or starts[done].order > max(order + 1, target):
-                    break
-            else:
-                raise _Inexact
+    def _from_seek_points(self, wanted: np.ndarray, points: np.ndarray, pts: np.ndarray) -> Iterator[VideoFrame]:
+        """Decode from the last seek point before the first of them; seek again where that skips enough frames."""
+        starts = np.searchsorted(points, wanted, side="right")
+        jumps = np.flatnonzero(points[starts[1:] - 1] - wanted[:-1] > _WORTH_A_SEEK) + 1
+        for start, numbers in zip(starts[[0, *jumps]], np.split(wanted, jumps), strict=True):
+            yield from self._matching(self._packets_from(pts[points[:start]].tolist()), pts[numbers].tolist())
 
-    def _packets_from(self, order: int) -> Iterator[tuple[int, Packet[VideoStream]]]:
-        """Packets with their place in decoding order, from this seek point or, if it is missed, an earlier one."""
-        points = [point for point in self._index.seek_points if point.order <= order]
-        orders = {point.pts: point.order for point in points}
-        for point in reversed(points):
-            self._opened().seek(point.pts, stream=self._stream)
-            packets = self._opened().demux(self._stream)
+    def _packets_from(self, targets: list[int]) -> Iterator[Packet[VideoStream]]:
+        """Packets from the last of these seek points that a seek hits, or from the start of the file."""
+        container = self._opened()
+        for target in reversed(targets):
+            container.seek(target, stream=self._stream)
+            packets = container.demux(self._stream)
             first = next(packets)
-            if first.pts in orders:
-                return zip(count(orders[first.pts]), chain([first], packets), strict=False)
+            if first.pts in targets:
+                return chain([first], packets)
+        return self._open().demux(self._stream)
+
+    def _matching(self, packets: Iterator[Packet[VideoStream]], wanted: list[int]) -> Iterator[VideoFrame]:
+        """Decode the frames with these ascending PTS."""
+        context, needed, done = self._stream.codec_context, set(wanted), 0
+        for packet in packets:
+            if context.name == "h264":  # exact: drops only pictures that no other picture refers to
+                context.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
+            for frame in packet.decode():
+                if frame.pts is None or frame.pts > wanted[done] or frame.is_corrupt:
+                    raise _Inexact
+                if frame.pts == wanted[done]:
+                    done += 1
+                    yield frame
+                    if done == len(wanted):
+                        return
         raise _Inexact
 
     def _from_start(self, wanted: np.ndarray) -> Iterator[VideoFrame]:
-        self._stream = self._open()
         done = 0
-        for number, frame in enumerate(self._opened().decode(self._stream)):
-            if frame.is_corrupt and self._trust is not Trust.NOTHING:
+        for number, frame in enumerate(self._open().decode(self._stream)):
+            if frame.is_corrupt and not self._counted:
                 raise _Inexact
             if number == wanted[done]:
                 done += 1
@@ -219,55 +194,42 @@ class Video:
 
     def _count(self) -> None:
         """Decode everything: how many frames come before the first error, and when are they shown?"""
-        self._trust, broken, incomplete = Trust.NOTHING, self._index.damaged, 0
+        self._counted, broken, incomplete = True, False, 0
         pts: list[int | None] = []
-        self._stream = self._open()
         try:
-            for frame in self._opened().decode(self._stream):
+            for frame in self._open().decode(self._stream):
                 pts.append(frame.pts)
                 incomplete += frame.is_corrupt
         except LIBAV_ERRORS:
             broken = True
         self.num_frames = len(pts)
-        what = self._cut_off or ("the video is damaged" if broken or incomplete else None)
+        what = self._cut_off or self._index.damage or ("the video is damaged" if broken or incomplete else None)
         if not pts:
             raise UnreadableInput(self.path, f"{what or 'empty video'}: no frame can be decoded")
         known = np.array([p for p in pts if p is not None], np.int64)
         self._pts = known if len(known) == len(pts) and (np.diff(known) > 0).all() else None
         if what:
-            flawed = f", {incomplete} of them with errors" if incomplete else ""
             total = max(self._index.num_packets, self._stream.frames if self._cut_off else 0)
             of_all = f" of {total}" if total > len(pts) else ""
+            flawed = f", {incomplete} of them with errors" if incomplete else ""
             self.damage = f"{what}: {len(pts)}{of_all} frames are usable{flawed}"
 
     def _pictures(self, frames: Iterator[VideoFrame], number: int, short_side: int | None) -> np.ndarray:
+        """RGB [T, H, W, 3], upright, all of the size of the first one."""
         out = np.empty(0, np.uint8)
         for at, frame in enumerate(frames):
-            picture = self._picture(frame, short_side)
+            if at == 0:
+                width, height = scaled(frame.width, frame.height, short_side)
+                turns = self._turns = round(frame.rotation / 90) % 4
+            rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
+            picture = np.rot90(rgb.to_ndarray(), turns)
             if at == 0:
                 out = np.empty((number, *picture.shape), np.uint8)
             out[at] = picture
         return out
 
-    def _picture(self, frame: VideoFrame, short_side: int | None) -> np.ndarray:
-        """RGB [H, W, 3], upright; a view of the converter's buffer."""
-        if not all(self._coded_size):
-            self._coded_size = (frame.width, frame.height)
-        if self._turns is None:
-            self._turns = round(frame.rotation / 90) % 4
-        width, height = self._scaled_size(short_side)
-        rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
-        plane = rgb.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]
-        return np.rot90(rows.reshape(height, width, 3), self._turns)
 
-    def _scaled_size(self, short_side: int | None) -> tuple[int, int]:
-        scale = 1.0 if short_side is None else short_side / min(self._coded_size)
-        width, height = self._coded_size
-        return max(1, round(width * scale)), max(1, round(height * scale))
-
-    def _displayed_size(self) -> tuple[int, int]:
-        if self._turns is None:
-            self._read(np.zeros(1, np.int64), None)
-        width, height = self._coded_size
-        return (height, width) if self._turns in (1, 3) else (width, height)
+def scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Width and height with a shorter side of this many pixels."""
+    scale = 1.0 if short_side is None else short_side / min(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))

@@ -26,21 +26,18 @@ def segments(num_frames: int, num_segments: int, length: int = 1, num_clips: int
       num_frames > N, else all 0;
     * centre: int(n/N/2 + n/N·i), also where n < N; all 0 where n <= 0.
 
-    This is the published code's rule for training and for testing (in validation it takes frame 0 N times
-    where n <= N). A snippet is ``length`` consecutive frames; past the end the last frame repeats.
-    Several clips: clip k of K takes the k-th of every K centres of N·K segments; random clips are
-    independent draws.
+    as the published code trains and tests. A snippet is ``length`` consecutive frames; past the end the last
+    frame repeats. Clip k of K takes the k-th of every K centres of N·K segments; random clips are independent.
 
     Returns:
         [num_clips, num_segments * length]
     """
-    _check(num_frames, num_segments=num_segments, length=length, num_clips=num_clips)
-    n = num_frames - length + 1
     if random:
-        starts = np.stack([_random_segments(num_frames, n, num_segments) for _ in range(num_clips)])
+        first = np.zeros(num_segments, dtype=np.int64)
+        starts = np.stack([_random_starts(num_frames, length, num_segments, first) for _ in range(num_clips)])
     else:
         parts = num_segments * num_clips
-        tick = max(n, 0) / parts
+        tick = max(num_frames - length + 1, 0) / parts
         centres = np.array([int(tick / 2 + tick * i) for i in range(parts)], dtype=np.int64)
         starts = centres.reshape(num_segments, num_clips).T
     frames = starts[:, :, None] + np.arange(length)
@@ -72,14 +69,13 @@ def dense(
     Returns:
         [num_clips, clip_len]
     """
-    _check(num_frames, clip_len=clip_len, frame_interval=frame_interval, num_clips=num_clips)
     if random:
-        starts = _random_clips(num_frames, clip_len * frame_interval, num_clips)
+        span = clip_len * frame_interval
+        spread = _spread(num_clips, max(num_frames - span + 1, 0) / num_clips)
+        starts = _random_starts(num_frames, span, num_clips, spread)
     else:
         room = max(num_frames - (clip_len - 1) * frame_interval - 1, 0)
-        starts = np.array([room // 2])
-        if num_clips > 1:
-            starts = np.round(np.arange(num_clips) * (room / (num_clips - 1))).astype(np.int64)
+        starts = _spread(num_clips, room / (num_clips - 1)) if num_clips > 1 else np.array([room // 2])
     frames = starts[:, None] + np.arange(clip_len) * frame_interval
     if out_of_bound == "loop":
         return frames % num_frames
@@ -87,53 +83,15 @@ def dense(
     return np.where(frames < num_frames, frames, last)
 
 
-def paddle(num_frames: int, num_segments: int, length: int = 1, random: bool = False, centre: str = "frame") -> Indices:
-    """The list reader of Paddle's video library v1 (``kinetics_reader.py``).
-
-    With d = num_frames // num_segments, segment i starts at i if d = 0, at i·d if d < length, else at
-    i·d + U{0..d-length} (random), i·d + (d-1)//2 (``centre="frame"``: its reader of video files) or
-    i·d + (d-length)//2 (``centre="snippet"``: its reader of stored frames). ``length`` consecutive
-    frames follow, modulo num_frames.
-
-    Returns:
-        [1, num_segments * length]
-    """
-    _check(num_frames, num_segments=num_segments, length=length)
-    step = num_frames // num_segments
-    starts = np.arange(num_segments, dtype=np.int64) * max(step, 1)
-    if step >= length and random:
-        starts = starts + _draw(step - length + 1, num_segments)
-    elif step >= length:
-        starts = starts + ((step - 1) // 2 if centre == "frame" else (step - length) // 2)
-    return (starts[:, None] + np.arange(length)).reshape(1, -1) % num_frames
+def _spread(count: int, step: float) -> Indices:
+    return np.round(np.arange(count) * step).astype(np.int64)
 
 
-def _random_segments(num_frames: int, n: int, num_segments: int) -> Indices:
-    if (step := n // num_segments) > 0:
-        return np.arange(num_segments) * step + _draw(step, num_segments)
-    if n > 0 and num_frames > num_segments:
-        return np.sort(_draw(n, num_segments))
-    return np.zeros(num_segments, dtype=np.int64)
-
-
-def _random_clips(num_frames: int, span: int, num_clips: int) -> Indices:
-    n = num_frames - span + 1
-    if (step := n // num_clips) > 0:
-        return np.arange(num_clips) * step + _draw(step, num_clips)
-    if num_frames > max(num_clips, span):
-        return np.sort(_draw(n, num_clips))
-    if step == 0:
-        return np.around(np.arange(num_clips) * (n / num_clips)).astype(np.int64)
-    return np.zeros(num_clips, dtype=np.int64)
-
-
-def _draw(high: int, count: int) -> Indices:
-    """``count`` integers below ``high`` from torch's global generator."""
-    drawn: Indices = torch.randint(high, (count,)).numpy()
-    return drawn
-
-
-def _check(num_frames: int, **counts: int) -> None:
-    for name, value in {"num_frames": num_frames, **counts}.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+def _random_starts(num_frames: int, span: int, count: int, otherwise: Indices) -> Indices:
+    """One start from each of ``count`` equal parts, or sorted draws, or ``otherwise`` where there is no choice."""
+    num_starts, starts = num_frames - span + 1, otherwise
+    if (part := num_starts // count) > 0:
+        starts = np.arange(count) * part + torch.randint(part, (count,)).numpy()
+    elif num_frames > max(count, span):
+        starts = np.sort(torch.randint(num_starts, (count,)).numpy())
+    return starts

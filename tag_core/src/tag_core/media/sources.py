@@ -11,7 +11,6 @@ import csv
 import glob
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ VIDEO_SUFFIXES = frozenset(
     [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".flv", ".wmv", ".3gp"]
 )
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
-INTEGER = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -65,16 +63,18 @@ def list_folders(
     """
     rows = []
     for root in _as_list(source):
-        names = sorted(p.name for p in _folder(root).iterdir() if p.is_dir() and not p.name.startswith("."))
+        if not os.path.isdir(root):
+            raise UserError(f"{root}: no such folder")
+        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
         if not names:
             raise UserError(f"{root}: no class folders in it; expected {root}/<class>/<file>")
         for name in names:
-            found = list(_find(os.path.join(root, name), suffixes, folders))
+            folder = os.path.join(root, name)
+            found = list(_find(folder, suffixes, folders))
             if not found:
-                raise UserError(
-                    f"{root}/{name}: nothing in this class folder ends in {_some(suffixes)}; fill it or remove it"
-                )
-            rows += [_Row(os.path.join(root, name), path, (name,)) for path in found]
+                some = ", ".join(sorted(suffixes)[:4])
+                raise UserError(f"{folder}: nothing in this class folder ends in {some}, ...; fill it or remove it")
+            rows += [_Row(folder, path, (name,)) for path in found]
     return _index(rows, classes, None, named=True)
 
 
@@ -88,8 +88,8 @@ def list_file(
 ) -> Listing:
     """Lines of ``path label``; ``#`` starts a comment. Labels are integers from 0, or names.
 
-    Fields are separated by tabs where the line has one, else by blanks (then a path may hold blanks
-    only where there is one label and no ``num_frames``).
+    Fields are separated by tabs, or by blanks where the line has no tab (a path may hold blanks where
+    only one label follows).
 
     Args:
         label_map: file of class names, one a line in index order, or ``name index`` on every line.
@@ -100,16 +100,17 @@ def list_file(
         UserError: naming the line that is malformed or whose label is out of range.
     """
     rows = []
+    first, form = (2, "folder num_frames label") if num_frames else (1, "path label")
     for file in _as_list(source):
-        for number, line in _lines(file):
-            where = f"{file}, line {number}"
-            fields = _fields(line, single=not (multi_label or num_frames))
-            count = _count(where, fields) if num_frames else None
-            labels = tuple(fields[2 if num_frames else 1 :])
-            if not labels or (len(labels) > 1 and not multi_label):
-                form = "path num_frames label" if num_frames else "path label"
+        for where, line in _lines(file):
+            if "\t" in line:
+                fields = [field.strip() for field in line.split("\t") if field.strip()]
+            else:
+                fields = line.split() if multi_label or num_frames else line.rsplit(None, 1)
+            labels = tuple(fields[first:])
+            if not labels or (len(labels) > 1 and not multi_label) or (num_frames and not fields[1].isdecimal()):
                 raise UserError(f"{where}: expected '{form}', got {line!r}")
-            rows.append(_Row(where, _resolve(file, root, fields[0]), labels, count))
+            rows.append(_Row(where, _resolve(file, root, fields[0]), labels, int(fields[1]) if num_frames else None))
     return _index(rows, classes, label_map)
 
 
@@ -131,14 +132,16 @@ def list_table(
     """
     rows = []
     for file in _as_list(source):
-        for number, row in _table(file):
-            where = f"{file}, line {number}"
+        for where, row in _table(file):
             for column in (path_column, label_column):
                 if row.get(column) in (None, ""):
                     have = ", ".join(str(key) for key in row)
                     raise UserError(f"{where}: no value in column {column!r} (columns: {have})")
-            labels = _cell(row[label_column], multi_label)
-            rows.append(_Row(where, _resolve(file, root, str(row[path_column])), labels))
+            labels = [row[label_column]]
+            if multi_label:
+                labels = labels[0] if isinstance(labels[0], list) else str(labels[0]).split(";")
+            names = tuple(str(label).strip() for label in labels)
+            rows.append(_Row(where, _resolve(file, root, str(row[path_column])), names))
     return _index(rows, classes, label_map)
 
 
@@ -165,29 +168,28 @@ def expand_inputs(inputs: Sequence[str], suffixes: frozenset[str], folders: bool
 
 
 def read_label_map(path: str) -> list[str]:
-    """Class names: one a line in index order, or ``name index`` with the indices 0..n-1 in any order."""
-    lines = [line for _, line in _lines(path)]
-    pairs = [line.rsplit(None, 1) for line in lines]
-    ends = [pair[-1] for pair in pairs]
-    if all(len(pair) == 2 for pair in pairs) and sorted(ends) == sorted(map(str, range(len(ends)))):
-        return [name for name, _ in sorted(pairs, key=lambda pair: int(pair[1]))]
-    return lines
+    """Class names: one a line in index order, or ``name index`` on every line, with indices from 0 in any order."""
+    names = [name for _, name in _lines(path)]
+    pairs = [(name.rpartition(" ")[2], name.rpartition(" ")[0]) for name in names]
+    if sorted(index for index, _ in pairs) != sorted(map(str, range(len(pairs)))):
+        return names
+    return [name for _, name in sorted(pairs, key=lambda pair: int(pair[0]))]
 
 
 def _index(rows: list[_Row], classes: Sequence[str] | None, label_map: str | None, named: bool = False) -> Listing:
-    known = list(classes) if classes is not None else read_label_map(label_map) if label_map else None
-    numbers = not named and all(INTEGER.fullmatch(label) for row in rows for label in row.labels)
+    known = list(classes) if classes is not None else None
+    if known is None and label_map is not None:
+        known = read_label_map(label_map)
+    given = {label for row in rows for label in row.labels}
+    numbered = not named and all(label.removeprefix("-").isdecimal() for label in given)
     if known is None:
-        labels = {label for row in rows for label in row.labels}
-        known = [str(i) for i in range(max(map(int, labels)) + 1)] if numbers else sorted(labels)
-    position = {name: index for index, name in enumerate(known)}
-    items = []
+        known = [str(i) for i in range(max(map(int, given), default=-1) + 1)] if numbered else sorted(given)
+    position = {label: int(label) for label in given} if numbered else {name: i for i, name in enumerate(known)}
     for row in rows:
-        indices = [int(label) if numbers else position.get(label, -1) for label in row.labels]
-        for label, index in zip(row.labels, indices, strict=True):
-            if not 0 <= index < len(known):
+        for label in row.labels:
+            if not 0 <= position.get(label, -1) < len(known):
                 raise UserError(f"{row.where}: label {label!r} is not one of the {len(known)} classes")
-        items.append(Item(row.path, tuple(indices), row.num_frames))
+    items = (Item(row.path, tuple(position[label] for label in row.labels), row.num_frames) for row in rows)
     return Listing(tuple(items), known)
 
 
@@ -201,69 +203,39 @@ def _find(folder: str, suffixes: frozenset[str], folders: bool) -> Iterator[str]
             yield from (os.path.join(parent, name) for name in files)
 
 
-def _lines(path: str) -> list[tuple[int, str]]:
+def _lines(path: str) -> list[tuple[str, str]]:
+    """Lines with where they are, without comments and empty ones."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
-    lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    lines = [(f"{path}, line {number}", line.strip()) for number, line in enumerate(text.split("\n"), 1)]
+    lines = [(where, line) for where, line in lines if line and not line.startswith("#")]
     if not lines:
         raise UserError(f"{path}: nothing is listed in it")
     return lines
 
 
-def _table(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _table(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     lines = _lines(path)
     if path.endswith((".csv", ".tsv")):
+        if len(lines) == 1:
+            raise UserError(f"{path}: nothing is listed below its header")
         reader = csv.DictReader((line for _, line in lines), delimiter="\t" if path.endswith(".tsv") else ",")
         yield from ((lines[reader.line_num - 1][0], row) for row in reader)
         return
-    for number, line in lines:
+    for where, line in lines:
         try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: expected an object with named columns, got {line[:60]}")
-        yield number, row
-
-
-def _cell(value: Any, multi_label: bool) -> tuple[str, ...]:
-    if not multi_label:
-        return (str(value),)
-    parts = value if isinstance(value, list) else str(value).split(";")
-    return tuple(str(part).strip() for part in parts)
-
-
-def _fields(line: str, single: bool) -> list[str]:
-    if "\t" in line:
-        return [field.strip() for field in line.split("\t") if field.strip()]
-    return line.rsplit(None, 1) if single else line.split()
-
-
-def _count(where: str, fields: list[str]) -> int:
-    if len(fields) < 3 or not fields[1].isdecimal() or int(fields[1]) < 1:
-        raise UserError(f"{where}: expected 'folder num_frames label', got {' '.join(fields)!r}")
-    return int(fields[1])
+            yield where, dict(json.loads(line))
+        except (ValueError, TypeError):
+            raise UserError(f"{where}: no JSON object with named columns: {line[:60]}") from None
 
 
 def _resolve(file: str, root: str | None, path: str) -> str:
     return os.path.join(root if root is not None else os.path.dirname(file), path)
 
 
-def _folder(path: str) -> Path:
-    if not os.path.isdir(path):
-        reason = "is a file, not a folder of class folders" if os.path.exists(path) else "no such folder"
-        raise UserError(f"{path}: {reason}")
-    return Path(path)
-
-
 def _as_list(source: str | Sequence[str]) -> list[str]:
     return [source] if isinstance(source, str) else list(source)
-
-
-def _some(suffixes: frozenset[str]) -> str:
-    return ", ".join(sorted(suffixes)[:4]) + ", ..."

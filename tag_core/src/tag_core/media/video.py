@@ -23,23 +23,14 @@ Reader = Literal["auto", "pyav", "decord"]
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames read from one video.
+    """Frames read from one video."""
 
-    Attributes:
-        frames: uint8 [T, H, W, 3] RGB.
-        indices: their frame numbers.
-        times: float64 [T], seconds after the video's first frame.
-        num_frames: usable frames of the whole video.
-        fps: average frames per second of the video.
-        damage: what is damaged, None for a sound file.
-    """
-
-    frames: np.ndarray
-    indices: tuple[int, ...]
-    times: np.ndarray
-    num_frames: int
-    fps: float
-    damage: str | None
+    frames: np.ndarray  # uint8 [T, H, W, 3] RGB
+    indices: tuple[int, ...]  # their frame numbers
+    times: np.ndarray  # float64 [T], seconds after the video's first frame
+    num_frames: int  # usable frames of the whole video
+    fps: float  # average frames per second of the video
+    damage: str | None  # what is damaged, None for a sound file
 
 
 def open_video(path: str | os.PathLike[str], reader: Reader = "auto") -> Video:
