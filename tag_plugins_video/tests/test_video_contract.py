@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +12,39 @@ import torch
 from PIL import Image
 
 from tag_core.testing import PluginContract
+from tag_plugins_video.flow_store import write_store
 from tag_plugins_video.motion import write_clip
 
 RGB = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+
+
+SEQUENCES = {"modalities": {"rgb": 8, "audio": 4}}
+
+
+def _sequences(count: int) -> dict[str, Any]:
+    lengths = torch.arange(5, 5 - count, -1)
+    return {"rgb": torch.rand(count, 5, 8), "audio": torch.rand(count, 5, 4), "length": lengths}
 
 
 class TestVideo(PluginContract):
     plugin = "video"
 
     def example_options(self, kind: str, name: str, folder: Path) -> dict[str, Any]:
+        if kind == "sink":
+            (folder / "names.txt").write_text("a\nb\n")
+            return {"label_map": str(folder / "names.txt")}
+        if kind == "dataset" and name == "youtube8m":
+            return {"source": _data(name, folder), "random": True, "num_frames": 10}
         if kind == "dataset":
             return {"source": _data(name, folder), "random": True}
         options: dict[str, dict[str, Any]] = {
             "task classification": {"backbone": "video/c3d-tiny", "loss": "core/cross-entropy"},
+            "task tagging": {"backbone": {"name": "video/nextvlad", **SEQUENCES, "clusters": 2}, "loss": "core/bce"},
+            "backbone c3d": {"width": 0.0625},
+            "backbone stnet": {"snippet": 4},
+            "backbone attention-cluster": SEQUENCES | {"clusters": 2, "hidden": [8, 8]},
+            "backbone attention-lstm": SEQUENCES | {"embedding": 4, "lstm": 4, "hidden": [8, 8]},
+            "backbone nextvlad": SEQUENCES | {"clusters": 2, "groups": 2, "hidden": 8},
             "transform resize": {"short_side": 32},
             "transform normalize": RGB,
             "transform three-crop": {"size": 32},
@@ -33,6 +55,10 @@ class TestVideo(PluginContract):
         return options.get(f"{kind} {name}", {})
 
     def example_input(self, kind: str, name: str, component: Any) -> Any:
+        if name in ("attention-cluster", "attention-lstm", "nextvlad"):
+            return _sequences(4)
+        if f"{kind} {name}" == "task tagging":
+            return _sequences(4) | {"label": torch.arange(4), "source": list("abcd"), "damage": [None] * 4}
         if kind == "backbone":
             return torch.rand(2, 3, 16, 64, 64)
         if kind == "task":
@@ -43,6 +69,16 @@ class TestVideo(PluginContract):
 
 def _data(name: str, folder: Path) -> str:
     """Two videos, or folders of frames, in two classes; and what lists them."""
+    if name == "youtube8m":
+        video = {"feature": np.ones((5, 1024), np.uint8), "audio": np.ones((5, 128), np.uint8), "nframes": 5}
+        records = [{**video, "video": "v1", "label": [0]}, {**video, "video": "v2", "label": [1, 3]}]
+        (folder / "a.pkl").write_bytes(pickle.dumps(records))
+        return str(folder / "a.pkl")
+    if name == "kinetics-pickle":
+        file = io.BytesIO()
+        Image.new("RGB", (48, 32)).save(file, "JPEG")
+        (folder / "a.pkl").write_bytes(pickle.dumps(("a", 1, [file.getvalue()] * 12)))
+        return str(folder / "a.pkl")
     frames = np.random.default_rng(0).integers(0, 256, (12, 32, 48), dtype=np.uint8)
     paths = []
     for label in ("cat", "dog"):
@@ -52,6 +88,9 @@ def _data(name: str, folder: Path) -> str:
             path.mkdir()
             for number, frame in enumerate(frames, 1):
                 Image.fromarray(frame).convert("RGB").save(path / f"{number:05d}.jpg")
+        elif name == "flow":
+            flow = frames[..., None].repeat(2, axis=-1)
+            write_store(path.with_suffix(".flow"), flow[0], flow[1:], {"fps": 25.0, "bound": 20.0})
         else:
             write_clip(path, frames)
         paths.append(path)

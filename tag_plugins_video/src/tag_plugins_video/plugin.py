@@ -6,6 +6,12 @@ from tag_core import Command, Component, RecipeFile, hookimpl
 
 PACKAGE = "tag_plugins_video"
 TSN = "Temporal Segment Networks, ECCV 2016 (arXiv 1608.00859)"
+P3D = "Pseudo-3D Residual Networks, ICCV 2017 (arXiv 1711.10305)"
+C3D = "Learning Spatiotemporal Features with 3D Convolutional Networks, ICCV 2015 (arXiv 1412.0767)"
+STNET = "StNet, AAAI 2019 (arXiv 1811.01549)"
+CLUSTER = "Attention Clusters: Purely Attention Based Local Feature Integration, CVPR 2018 (arXiv 1711.09550)"
+NEXTVLAD = "NeXtVLAD, ECCV 2018 workshops (arXiv 1811.05014)"
+YOUTUBE8M = "YouTube-8M: A Large-Scale Video Classification Benchmark (arXiv 1609.08675)"
 S3D = "Rethinking Spatiotemporal Feature Learning, ECCV 2018 (arXiv 1712.04851)"
 
 
@@ -16,6 +22,9 @@ def tag_datasets() -> list[Component]:
         Component("list", f"{PACKAGE}.datasets.list_file:VideoList", "Videos in a 'path label' file"),
         Component("table", f"{PACKAGE}.datasets.table:VideoTable", "Videos in a CSV or JSON Lines file"),
         Component("frames", f"{PACKAGE}.datasets.frames:FrameFolders", "Folders of pictures, one a frame"),
+        Component("flow", f"{PACKAGE}.datasets.flow:FlowFolder", "Optical flow made by 'tag-run flow'"),
+        Component("kinetics-pickle", f"{PACKAGE}.datasets.kinetics_pickle:KineticsPickle", "Pickles of JPEG frames"),
+        Component("youtube8m", f"{PACKAGE}.datasets.youtube8m:YouTube8M", "YouTube-8M features", paper=YOUTUBE8M),
     ]
 
 
@@ -42,14 +51,44 @@ def tag_backbones() -> list[Component]:
     return [
         Component("tsn", f"{at}.tsn:TSN", "A 2D encoder on every frame, then a consensus", paper=TSN),
         Component("s3d", f"{at}.s3d:S3D", "Separable 3D convolutions, as in torchvision", paper=S3D),
+        Component("p3d", f"{at}.p3d:P3D", "Pseudo-3D residual network, 63 to 199 layers", paper=P3D),
+        Component("c3d", f"{at}.c3d:C3D", "Plain 3x3x3 convolutions, Sports-1M or UCF101 net", paper=C3D),
         Component("c3d-tiny", f"{at}.c3d_tiny:C3DTiny", "Three 3D convolutions for small clips of motion"),
+        Component("stnet", f"{at}.stnet:StNet", "A 2D ResNet on super-images, and time", paper=STNET),
+        Component(
+            "attention-cluster",
+            f"{at}.attention_cluster:AttentionCluster",
+            "Frame features weighted many ways",
+            paper=CLUSTER,
+        ),
+        Component("attention-lstm", f"{at}.attention_lstm:AttentionLSTM", "Two-way LSTMs on frame features"),
+        Component("nextvlad", f"{at}.nextvlad:NeXtVLAD", "Frame features against clusters", paper=NEXTVLAD),
     ]
 
 
 @hookimpl
 def tag_tasks() -> list[Component]:
-    target = f"{PACKAGE}.tasks.classification:Classification"
-    return [Component("classification", target, "One label or several for a clip")]
+    at = f"{PACKAGE}.tasks"
+    return [
+        Component("classification", f"{at}.classification:Classification", "One label or several for a clip"),
+        Component("tagging", f"{at}.tagging:Tagging", "Labels for a sequence of frame features"),
+    ]
+
+
+@hookimpl
+def tag_metrics() -> list[Component]:
+    at = f"{PACKAGE}.metrics"
+    return [
+        Component("hit-at-1", f"{at}.hit_at_one:HitAtOne", "Share of videos whose best class is right"),
+        Component("perr", f"{at}.perr:PERR", "Precision at equal recall rate"),
+        Component("gap", f"{at}.gap:GAP", "Global average precision of each video's k best classes"),
+        Component("class-ap", f"{at}.class_ap:ClassAP", "Average precision of each class"),
+    ]
+
+
+@hookimpl
+def tag_sinks() -> list[Component]:
+    return [Component("paddle", f"{PACKAGE}.sinks.paddle:PaddleResult", "The result file of Paddle's video library")]
 
 
 @hookimpl
@@ -57,7 +96,16 @@ def tag_recipes() -> list[RecipeFile]:
     at = f"{PACKAGE}:recipes"
     return [
         RecipeFile("tsn", f"{at}/tsn.toml", "Fine-tune TSN with a ResNet-50 on your own clips"),
+        RecipeFile("tsn-paddle", f"{at}/tsn-paddle.toml", "TSN as in Paddle's video library, 3 segments"),
         RecipeFile("s3d", f"{at}/s3d.toml", "S3D as published on Kinetics-400"),
+        RecipeFile("p3d", f"{at}/p3d.toml", "P3D, from scratch or from published weights"),
+        RecipeFile("p3d-flow", f"{at}/p3d-flow.toml", "P3D on optical flow of 'tag-run flow'"),
+        RecipeFile("c3d", f"{at}/c3d.toml", "C3D fine-tuned from Sports-1M weights"),
+        RecipeFile("c3d-ucf101", f"{at}/c3d-ucf101.toml", "The small C3D for training from scratch"),
+        RecipeFile("stnet", f"{at}/stnet.toml", "StNet as in Paddle's video library"),
+        RecipeFile("attention-cluster", f"{at}/attention-cluster.toml", "AttentionCluster as trained on YouTube-8M"),
+        RecipeFile("attention-lstm", f"{at}/attention-lstm.toml", "AttentionLSTM as trained on YouTube-8M"),
+        RecipeFile("nextvlad", f"{at}/nextvlad.toml", "NeXtVLAD as trained on YouTube-8M"),
         RecipeFile("motion", f"{at}/motion.toml", "Which way does the digit move? A small 3D network"),
         RecipeFile("motion-frame", f"{at}/motion-frame.toml", "The same from a single frame: chance level"),
     ]
@@ -65,4 +113,7 @@ def tag_recipes() -> list[RecipeFile]:
 
 @hookimpl
 def tag_commands() -> list[Command]:
-    return [Command("motion-data", f"{PACKAGE}.cli:motion_data", "Make the moving-digits data set")]
+    return [
+        Command("motion-data", f"{PACKAGE}.cli:motion_data", "Make the moving-digits data set"),
+        Command("flow", f"{PACKAGE}.cli_flow:flow", "Make optical flow of videos, in parallel"),
+    ]

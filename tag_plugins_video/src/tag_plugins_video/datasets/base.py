@@ -15,6 +15,7 @@ from tag_core.kinds import Transform
 from tag_core.media import sampling
 from tag_core.media.sources import VIDEO_SUFFIXES, Item, Listing, expand_inputs
 from tag_core.media.video import Clip, read_clip
+from tag_plugins_video.datasets.paddle import paddle
 
 SamplerName = Literal["segments", "dense", "paddle"]
 
@@ -52,7 +53,7 @@ class Sampler:
                 self.out_of_bound,
             )
         if self.name == "paddle":
-            return sampling.paddle(num_frames, self.num_segments, self.clip_len, self.random, self.paddle_centre)
+            return paddle(num_frames, self.num_segments, self.clip_len, self.random, self.paddle_centre)
         return sampling.segments(num_frames, self.num_segments, self.clip_len, self.num_clips, self.random)
 
 

@@ -6,10 +6,10 @@ import itertools
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+from PIL import ImageOps
 
 from tag_core.errors import UnreadableInput
 from tag_core.kinds import Transform
@@ -17,6 +17,7 @@ from tag_core.media.sampling import OutOfBound
 from tag_core.media.sources import IMAGE_SUFFIXES, Item, expand_inputs, list_file, list_folders
 from tag_core.media.video import Clip
 from tag_plugins_video.datasets.base import ClipDataset, Sampler, SamplerName
+from tag_plugins_video.datasets.pictures import clip_of_pictures, read_picture
 
 
 class FrameFolders(ClipDataset):
@@ -81,8 +82,7 @@ class FrameFolders(ClipDataset):
             listing = list_file(source, root, classes, label_map, multi_label, num_frames=True)
         else:
             listing = list_folders(source, IMAGE_SUFFIXES, classes, folders=True)
-        frames = Sampler(sampler, num_segments, clip_len, frame_interval, num_clips, random, out_of_bound)
-        frames = replace(frames, paddle_centre="snippet")
+        frames = Sampler(sampler, num_segments, clip_len, frame_interval, num_clips, random, out_of_bound, "snippet")
         super().__init__(listing, frames, short_side, transforms, labelled, multi_label)
         self.template, self.first, self.fps = template, first, fps
 
@@ -93,13 +93,12 @@ class FrameFolders(ClipDataset):
 
     def read(self, item: Item) -> Clip:
         paths = self._frame_paths(item)
-        indices = self.choose(len(paths))
-        pictures = {i: _picture(item.path, paths[i], self.short_side) for i in set(indices)}
-        if len(shapes := {picture.shape for picture in pictures.values()}) > 1:
-            raise UnreadableInput(item.path, f"frames of different sizes: {sorted(shapes)[:2]}")
-        frames = np.stack([pictures[i] for i in indices])
-        times = np.array(indices) / self.fps
-        return Clip(frames, tuple(indices), times, len(paths), self.fps, damage=None)
+
+        def read(number: int) -> np.ndarray:
+            name = os.path.basename(paths[number])
+            return read_picture(paths[number], item.path, name, self.short_side, ImageOps.exif_transpose)
+
+        return clip_of_pictures(item.path, self.choose(len(paths)), read, len(paths), self.fps)
 
     def _frame_paths(self, item: Item) -> list[str]:
         names = self._names(item)
@@ -119,21 +118,6 @@ class FrameFolders(ClipDataset):
             return list(itertools.takewhile(set(found).__contains__, numbered))
         pictures = [name for name in found if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
         return sorted(pictures, key=_natural)[: item.num_frames]
-
-
-def _picture(folder: str, path: str, short_side: int | None) -> np.ndarray:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            picture = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableInput(folder, f"frame {os.path.basename(path)}: {error}") from error
-    if short_side is not None:
-        factor = short_side / min(picture.size)
-        width, height = (max(1, round(side * factor)) for side in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(picture)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

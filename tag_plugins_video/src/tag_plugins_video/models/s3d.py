@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,6 +27,35 @@ def from_torchvision(state: StateDict) -> StateDict:
     return mapped
 
 
+_KYLEMIN = (
+    ("conv_s.", "0.0."),
+    ("bn_s.", "0.1."),
+    ("conv_t.", "1.0."),
+    ("bn_t.", "1.1."),
+    ("conv.", "0."),
+    ("bn.", "1."),
+)
+
+
+def from_kylemin(state: StateDict) -> StateDict:
+    """Keys of the public repository kylemin/S3D (``base.*``, ``fc.0.*``) to those of a classification task.
+
+    Raises:
+        KeyError: this is not such a state dict.
+    """
+    mapped = {"head.weight": state["fc.0.weight"].flatten(1), "head.bias": state["fc.0.bias"]}
+    for key in state.keys() - {"fc.0.weight", "fc.0.bias"}:
+        found = re.fullmatch(r"base\.(\d+\.(?:branch[0-3]\.[01]\.)?)(\w+\.)(\w+)", key)
+        if found is None:
+            raise KeyError(key)
+        block, layer, name = found.groups()
+        own = dict(_KYLEMIN)[layer]
+        if block.endswith("branch0.0."):  # one layer in a list there, bare in torchvision
+            block = block.removesuffix("0.")
+        mapped[f"backbone.features.{block}{own}{name}"] = state[key]
+    return mapped
+
+
 def _published(weights: S3D_Weights) -> PublishedWeights:
     scores = weights.meta["_metrics"]["Kinetics-400"]
     return PublishedWeights(
@@ -40,15 +70,23 @@ class S3D(nn.Module):
     """Separable 3D convolutions in Inception blocks.
 
     Input [N, 3, T, H, W], T at least 5 and H, W at least 17 (published: 128 frames of 224x224);
-    features [N, 1024]: windows of 2x7x7 averaged (smaller where the map is), then their mean. With a
-    linear classifier behind it these are torchvision's logits.
+    features [N, 1024]: windows averaged, then their mean. With a linear classifier behind it these are
+    torchvision's logits. Weights of kylemin/S3D belong to frames scaled to -1..1: mean and std 0.5.
+
+    Args:
+        window: what the windows span: '2x7x7', as in torchvision (less where the map is smaller), or '2xHxW',
+            the whole plane, as in kylemin/S3D. The same up to frames of 224x224.
     """
 
     published_weights: ClassVar[dict[str, PublishedWeights]] = {"kinetics-400": _published(S3D_Weights.KINETICS400_V1)}
-    layouts: ClassVar[dict[str, Callable[[StateDict], StateDict]]] = {"torchvision": from_torchvision}
+    layouts: ClassVar[dict[str, Callable[[StateDict], StateDict]]] = {
+        "torchvision": from_torchvision,
+        "kylemin": from_kylemin,
+    }
 
-    def __init__(self) -> None:
+    def __init__(self, window: Literal["2x7x7", "2xHxW"] = "2x7x7") -> None:
         super().__init__()
+        self.window = window
         self.features = s3d(weights=None).features
         self.feature_dim = 1024
 
@@ -57,6 +95,7 @@ class S3D(nn.Module):
         if frames < 5 or min(height, width) < 17:
             raise ValueError(f"S3D needs 5 frames of 17x17 or more, got {frames} of {height}x{width}")
         maps = self.features(clips)
-        window = [min(side, full) for side, full in zip(maps.shape[2:], (2, 7, 7), strict=True)]
-        pooled = F.avg_pool3d(maps, window, stride=1)
+        largest = (2, 7, 7) if self.window == "2x7x7" else (2, *maps.shape[3:])
+        sides = [min(side, most) for side, most in zip(maps.shape[2:], largest, strict=True)]
+        pooled = F.avg_pool3d(maps, sides, stride=1)
         return pooled.mean(dim=(2, 3, 4))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tag_core.kinds import Backbone, Batch, Loss, Outputs
 from tag_core.records import Record
+from tag_plugins_video.tasks.labelling import label_records
 
 RGB = tuple[float, float, float]
 KINETICS_MEAN: RGB = (0.43216, 0.394666, 0.37645)
@@ -60,7 +61,7 @@ class Classification(nn.Module):
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
         self.views, self.multi_label = views, multi_label
-        self.top_k, self.embeddings = min(top_k, len(classes)), embeddings
+        self.top_k, self.embeddings = top_k, embeddings
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
@@ -87,17 +88,7 @@ class Classification(nn.Module):
         return outputs
 
     def records(self, outputs: Outputs, batch: Batch) -> Iterator[Record]:
-        best, order = outputs["scores"].float().topk(self.top_k, dim=1)
-        for i, source in enumerate(batch["source"]):
-            record = Record(source=source, scores=best[i].tolist(), damage=batch["damage"][i])
-            record.labels = [self.classes[j] for j in order[i].tolist()]
-            if "time" in batch:
-                record.time = list(batch["time"][i])
-            if "label" in batch:
-                record.truth = self._truth(batch["label"][i])
-            if self.embeddings:
-                record.embedding = outputs["embedding"][i].tolist()
-            yield record
+        return label_records(outputs, batch, self.classes, self.top_k, self.embeddings)
 
     def split_views(self, clips: Tensor) -> Tensor:
         """[N, T, C, H, W] as [N, 1, T, C, H, W]; with views already, unchanged."""
@@ -114,8 +105,3 @@ class Classification(nn.Module):
 
     def to_scores(self, logits: Tensor) -> Tensor:
         return logits.sigmoid() if self.multi_label else logits.softmax(-1)
-
-    def _truth(self, label: Tensor) -> str:
-        if not self.multi_label:
-            return self.classes[int(label)]
-        return "; ".join(self.classes[j] for j in label.nonzero().flatten().tolist())
