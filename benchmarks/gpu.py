@@ -196,8 +196,7 @@ class Tag:
         self.recipe = resolve(tables, overrides)
         self.distribution = self.recipe.distribution.build()
         self.distribution.start()
-        run = Run(folder, "train", self.recipe)
-        run.start()
+        run = Run(folder, "train", self.recipe).__enter__()
         self.trainer = Trainer(self.recipe, run, self.distribution, None)
         self.predict_function: Any = None
         self.waited = 0.0
@@ -409,8 +408,7 @@ def resume(bench: Bench, precision: str, folder: Path) -> bool:
     distribution = resolved.distribution.build()
     distribution.start()
     train(resolved, whole, distribution)
-    run = Run(halves, "train", resolved)
-    run.start()
+    run = Run(halves, "train", resolved).__enter__()
     stopping = Stopping(resolved, run, distribution, None)
     with contextlib.suppress(KeyboardInterrupt):
         stopping.fit()

@@ -43,7 +43,7 @@ def seconds(clips: Iterable[torch.Tensor]) -> float:
 
 def main() -> int:
     loader = DataLoader(Clips(), None, num_workers=WORKERS, prefetch_factor=AHEAD // WORKERS, persistent_workers=True)
-    with WorkerPool(make_clip, WORKERS, start=lambda: torch.set_num_threads(1)) as pool:
+    with WorkerPool(make_clip, WORKERS) as pool:
         passes: dict[str, Callable[[], Iterable[torch.Tensor]]] = {
             "DataLoader": lambda: loader,
             "WorkerPool": lambda: (clip for _, clip in pool.map(range(SAMPLES), AHEAD)),  # type: ignore[misc]

@@ -47,21 +47,21 @@ FAILED = {
     "hook-strings": "tag_backbones must return Component objects, not 'x'",
     "hook-recipe": "tag_backbones must return Component objects, not RecipeFile",
     "hook-twice": "tag_backbones returns x more than once",
-    "bad-name": "component name 'A B'",
+    "bad-name": "name 'A B': use lower-case letters",
     "bad-target": "must read 'package.module:attribute'",
-    "bad-summary": "summary and paper must be text",
+    "bad-summary": "every part must be text",
     "future": "needs tag-core >=99, this is tag-core",
     "requirement": "InvalidRequirement",
     "no-module": "No module named 'nowhere'",
-    "no-value": "must read 'package.module'",
-    "function": "not a module",
+    "no-value": "Empty module name",
+    "function": "No module named 'json:dumps'",
     "Bad_Space": "use lower-case letters",
-    "twin": "claimed by twin-one and by twin-two; uninstall one of them",
+    "twin": "claimed by twin-one and by twin-two; uninstall or rename one of them",
 }
 FLAWED = {
     "noisy": "prints on import: 'hello from noisy'",
     "no-target": "broken target no_target_pkg.models:Missing: no_target_pkg.models has no 'Missing'",
-    "no-recipe": "no_recipe_pkg:x.toml does not exist",
+    "no-recipe": "no_recipe_pkg:x.toml cannot be read",
     "unmarked": "tag_losses is not marked @hookimpl",
     "train-command": "its command 'train' is hidden",
 }
@@ -269,6 +269,19 @@ def test_a_bare_name_in_several_plugins_must_be_written_in_full(site: ScratchSit
     assert site.run("show", "first").stdout.startswith("recipe good/first")
 
 
+def test_commands_of_one_name_are_called_by_their_full_names(tmp_path: Path) -> None:
+    site = ScratchSite(tmp_path)
+    for name in ("one", "two"):
+        command = hook("tag_commands", f"return [Command('flow', '{name}_plugin:flow', 'Flow of {name}')]")
+        source = f"{command}\nimport click\n@click.command()\ndef flow():\n    click.echo('{name}')\n"
+        site.install(name, {name: f"{name}_plugin"}, {f"{name}_plugin.py": source})
+    assert site.run("flow").returncode == 2
+    help_ = site.run("--help").stdout
+    for name in ("one", "two"):
+        assert f"{name}/flow" in help_
+        assert site.run(f"{name}/flow").stdout == f"{name}\n"
+
+
 ONE_FILE = (
     hook("tag_losses", "return [Component('mine', f'{__name__}:Mine', 'My own')]")
     + '''
@@ -286,8 +299,8 @@ class Mine:
 
 @pytest.mark.parametrize("arguments", [["--plugin", "{}", "show", "{}/mine"], ["show", "{}/mine", "--plugin={}"]])
 def test_a_plugin_may_be_a_file_named_before_or_after_the_command(arguments: list[str], site: ScratchSite) -> None:
-    (site.cwd / "my-own.py").write_text(ONE_FILE)
-    done = site.run(*(a.format("my-own" if "/" in a else "my-own.py") for a in arguments))
+    (site.cwd / "my_own.py").write_text(ONE_FILE)
+    done = site.run(*(a.format("my-own" if "/" in a else "my_own.py") for a in arguments))
     assert done.returncode == 0, done.stderr
     assert "loss my-own/mine" in done.stdout
     assert "times this." in done.stdout
@@ -305,11 +318,11 @@ def test_a_plugin_may_be_a_module_that_is_not_installed(site: ScratchSite) -> No
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("absent.py", "--plugin absent.py: no such file"),
+        ("absent.py", "--plugin absent.py: FileNotFoundError: [Errno 2] No such file"),
         ("absent.module", "--plugin absent.module: ModuleNotFoundError: No module named 'absent'"),
         ("wave.py", "--plugin wave.py: a module 'wave' exists already; rename the file"),
-        ("good.py", "--plugin good.py: the name 'good' is taken by an installed plugin; rename it"),
-        ("_.py", "cannot be a namespace; rename it"),
+        ("good.py", "--plugin good.py: the name 'good' is claimed by --plugin and by tag-good; uninstall or rename"),
+        ("_.py", "--plugin _.py: namespace '-': use lower-case letters"),
         ("wrong.py", "--plugin wrong.py: there is no hook 'tag_nothing'"),
     ],
 )

@@ -20,7 +20,7 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_both_sides_of_the_overhead_compute_the_same() -> None:
-    done = run("training_overhead.py", "--rounds", "1")
+    done = run("training_overhead.py", "--processes", "1", "--rounds", "1")
     assert "did not compute the same" not in done.stderr
     assert done.stderr == ""
     assert "bar 1.03" in done.stdout.splitlines()[-1]

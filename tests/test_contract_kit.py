@@ -17,7 +17,7 @@ def own(kind, *names):
 
 @hookimpl
 def tag_backbones():
-    names = ["good", "wide", "stateless", "silent", "unpicklable", "options", "untyped", "hidden", "crash"]
+    names = ["good", "wide", "stateless", "silent", "unpicklable", "options", "untyped", "hidden", "crash", "clips"]
     return own("backbone", *names)
 
 @hookimpl
@@ -34,7 +34,7 @@ def tag_datasets():
 
 @hookimpl
 def tag_transforms():
-    return own("transform", "scales", "scales-as-told", "noise")
+    return own("transform", "scales", "noise")
 
 @hookimpl
 def tag_optimizers():
@@ -130,6 +130,11 @@ class backbone_crash(backbone_good):
         raise RuntimeError("a bug of mine")
 
 
+class backbone_clips(backbone_good):
+    def forward(self, x):
+        raise RuntimeError("a long clip, please")
+
+
 class loss_vector:
     def __call__(self, logits, targets):
         return logits.sum(1)
@@ -198,10 +203,6 @@ class transform_scales:
         return x / 255
 
 
-class transform_scales_as_told(transform_scales):
-    """To float."""
-
-
 class transform_noise:
     def __call__(self, x):
         return x + secrets.randbelow(100)
@@ -238,7 +239,10 @@ class index_wrong(index_exact):
 
 
 class distribution_thing: ...
-class task_hungry(nn.Module): ...
+class task_hungry(nn.Module):
+    def predict(self, batch): ...
+    def records(self, outputs, batch): ...
+
 def command_plain(): ...
 '''
 EXPECTED = {
@@ -250,22 +254,22 @@ EXPECTED = {
     "backbone untyped": "parameter 'depth' needs a type",
     "backbone hidden": "has no 'backbone_hidden'",
     "backbone crash": "RuntimeError: a bug of mine",
+    "backbone clips": "[2, 3, 8, 64, 64]: RuntimeError: a long clip, please",
     "loss vector": "the loss has shape [4]",
-    "loss detached": "the loss does not depend on its first input",
+    "loss detached": "the loss has no gradient",
     "loss infinite": "the loss is not finite",
     "metric last": "two halves merged differ from the whole",
     "metric sticky": "reset leaves something behind",
     "dataset noise": "not deterministic under a seed",
     "dataset source": "a sample has 'source'",
     "dataset keys": "keys are not unique",
-    "transform scales": "torch.uint8 becomes torch.float32",
     "transform noise": "not deterministic under a seed",
     "optimizer asleep": "a step changes nothing",
     "schedule endless": "factors [1.0",
     "sink nowhere": "nothing was written",
     "index wrong": "a stored vector is not its own nearest neighbour",
     "distribution thing": "a distribution extends",
-    "task hungry": "give example_input('task', 'hungry')",
+    "task hungry": "give an example_input: a batch",
     "recipe typo": "optimizer.lrr: core/sgd has no such option; did you mean 'lr'",
     "command plain": "a command is a click command",
 }
@@ -312,7 +316,7 @@ def test_a_broken_rule_is_found_and_told(label: str, report: str) -> None:
     assert EXPECTED[label] in text
 
 
-@pytest.mark.parametrize("label", ["index exact", "transform scales-as-told"])
+@pytest.mark.parametrize("label", ["index exact", "transform scales"])
 def test_a_component_that_keeps_the_rules_passes(label: str, report: str) -> None:
     assert outcome(report, label) == "PASSED"
 
@@ -327,7 +331,7 @@ def test_expected_failures_must_name_a_component_and_give_a_reason(report: str) 
 
 
 def test_heavy_imports_while_listing_are_named(report: str) -> None:
-    assert "listing rules imports numpy, rule_breaker.parts, torch; import it where it is used" in report
+    assert "listing rules imports numpy, torch; import it where it is used" in report
 
 
 def test_targets_that_do_not_exist_fail_the_plugin_as_a_whole(report: str) -> None:

@@ -67,8 +67,8 @@ COMMAND_LINE: dict[str, tuple[list[str], list[str]]] = {
     "show": (["name"], ["--json"]),
     "plugins": ([], ["--json"]),
     "recipes": ([], ["--json"]),
-    "doctor": ([], []),
-    "check": (["recipe", "overrides"], []),
+    "doctor": ([], ["--json"]),
+    "check": (["recipe", "overrides"], ["--json"]),
     "train": (["recipe", "overrides"], ["--out", "--resume", "--procs", "--strict", "--json"]),
     "eval": (["recipe", "overrides"], ["--out", "--procs", "--strict", "--json"]),
     "predict": (["recipe", "arguments"], ["--out", "--visualize", "--procs", "--strict"]),
@@ -279,6 +279,6 @@ def test_the_command_line_page_has_every_exit_code_and_variable() -> None:
 def test_completion_works_as_the_page_says(line: str, expected: set[str]) -> None:
     assert "_TAG_RUN_COMPLETE=bash_source tag-run" in PAGE
     words = len(line.split()) - 1
-    script = "import sys; sys.argv[0] = 'tag-run'; from tag_core.cli.main import run; run([])"
+    script = "import sys; sys.argv[0] = 'tag-run'; from tag_core.cli.main import run; run()"
     answer = python(script, _TAG_RUN_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(words))
     assert {item.partition(",")[2] for item in answer.split()} == expected

@@ -43,11 +43,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Record(source=str(clip), labels=[CLASSES[0], CLASSES[2]], scores=[0.9, 0.1], truth=CLASSES[0]),
         Record(source=str(clip), labels=[CLASSES[1], CLASSES[2]], scores=[0.8, 0.2], truth=CLASSES[2]),
         Record(source="lost.mp4", labels=[CLASSES[1]], scores=[0.7], truth=CLASSES[2]),
+        Record(source="<script>document.title='hacked'</script>.mp4", error="empty file"),
     ]
     (folder / "predictions.jsonl").write_text("".join(f"{r.to_json()}\n" for r in records), encoding="utf-8")
-    coverage = {"total": 4, "unreadable": {"<script>document.title='hacked'</script>.mp4": "empty file"}, "damaged": {}}
     metrics = {"scores": {"val_loss": 0.4, "top1": 24 / 30}, "tables": {"confusion_matrix": MATRIX}}
-    (folder / "metrics.json").write_text(json.dumps({**metrics, "classes": CLASSES, "coverage": coverage}))
+    (folder / "metrics.json").write_text(json.dumps({**metrics, "classes": CLASSES}))
     rows = [{"epoch": i // 10, "step": i, "train_loss": 3 / i, "lr": 0.1} for i in range(1, 41)]
     rows += [{"epoch": i, "step": 10 * i + 10, "top1": 0.2 * (i + 1), "val_loss": 2 / (i + 1)} for i in range(4)]
     (folder / "scores.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -63,7 +63,7 @@ def test_the_rendered_page_says_what_the_run_came_to(report: Path, tmp_path: Pat
     page = chromium(report, tmp_path, "--dump-dom")
     for name in ("walking", "&lt;b&gt;jumping&lt;/b&gt;", "跳舞"):
         assert page.count(f"<td>{name}</td>") == 1  # its line in the table of classes
-    assert re.search(r'class="headline"><b>80\.0 %</b>', page)
+    assert re.search(r"<dt>top1</dt>\s*<dd>0\.8000</dd>", page)
     assert page.count('<img class="sheet"') == 2
     assert page.count("No picture: no such file") == 1
     assert page.count("<polyline") == 4

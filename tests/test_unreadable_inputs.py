@@ -263,8 +263,8 @@ def test_a_file_that_may_not_be_read_is_recorded(place: Path, tmp_path: Path) ->
     assert done.returncode == 3, done.stderr
     sound, secret = (json.loads(line) for line in done.stdout.partition("---\n")[2].splitlines())
     assert "error" not in sound
-    assert secret["error"] == "no permission to read it"
-    assert "read 1 of 2 inputs; 1 unreadable (no permission to read it)" in done.stderr
+    assert secret["error"] == "permission denied"
+    assert "read 1 of 2 inputs; 1 unreadable (permission denied)" in done.stderr
 
 
 # --- a decoder that crashes or hangs
