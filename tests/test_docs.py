@@ -146,5 +146,5 @@ def test_every_tag_run_command_in_the_docs_exists() -> None:
 
 def test_the_public_names_of_the_package_are_few() -> None:
     assert sorted(tag_core.__all__) == sorted(
-        ["Command", "Component", "RecipeFile", "evaluate", "hookimpl", "load", "predict", "train"]
+        ["Command", "Component", "RecipeFile", "evaluate", "export", "hookimpl", "load", "predict", "train"]
     )

@@ -72,6 +72,7 @@ COMMAND_LINE: dict[str, tuple[list[str], list[str]]] = {
     "train": (["recipe", "overrides"], ["--out", "--resume", "--procs", "--strict", "--json"]),
     "eval": (["recipe", "overrides"], ["--out", "--procs", "--strict", "--json"]),
     "predict": (["recipe", "arguments"], ["--out", "--visualize", "--procs", "--strict"]),
+    "export": (["recipe", "arguments"], ["--out", "--format", "--tolerance", "--json"]),
     "new-plugin": (["name"], ["--out"]),
 }
 """Command -> (arguments, options)."""
@@ -146,6 +147,7 @@ VERBS = {
     "train": ["recipe", "overrides", "out", "resume", "strict"],
     "evaluate": ["recipe", "overrides", "out", "strict"],
     "predict": ["recipe", "inputs", "overrides", "strict"],
+    "export": ["recipe", "inputs", "overrides", "out", "file_format", "tolerance"],
 }
 
 
@@ -168,7 +170,7 @@ def defaults(cls: Any) -> dict[str, Any]:
 
 
 def test_names_of_the_package() -> None:
-    expected = ["Command", "Component", "RecipeFile", "evaluate", "hookimpl", "load", "predict", "train"]
+    expected = ["Command", "Component", "RecipeFile", "evaluate", "export", "hookimpl", "load", "predict", "train"]
     assert sorted(tag_core.__all__) == expected
     for name in expected:
         assert getattr(tag_core, name)

@@ -57,6 +57,19 @@ def test_validation_data_start_from_the_training_data() -> None:
     assert resolve(BASE, ["data.val.source=other"]).own_source == {"train", "val", "test"}
 
 
+def test_a_component_may_build_what_is_nested_in_it_with_values_of_its_own() -> None:
+    both = {"train": {"name": "toy/both", "source": "clips", "inner": {"name": "toy/pictures", "size": 5}}}
+    recipe = resolve({**BASE, "data": {**both, "val": {"inner": {"size": 6}}}})
+    inner = recipe.data["val"].with_options(labelled=False).build().inner
+    assert (inner.source, inner.labelled, inner.size) == ("clips/inner", False, 6)
+    assert resolve(recipe.to_dict()).to_dict() == recipe.to_dict()
+    (problem,) = problems("data.train.inner.sise=5", base={**BASE, "data": both})
+    assert problem.startswith("data.train.inner.sise: toy/pictures has no such option; did you mean 'size'?")
+    (problem,) = problems("data.train.inner=toy/clips", "data.train.inner.transforms=['toy/crops']",
+                          base={**BASE, "data": both})  # fmt: skip
+    assert "toy/crops" in problem
+
+
 def test_another_data_set_keeps_the_options_that_both_have() -> None:
     recipe = resolve(BASE, ["data.test=toy/pictures", "data.test.size=5"])
     assert recipe.data["test"].options == {"source": "clips", "labelled": True, "size": 5}

@@ -75,6 +75,17 @@ def test_a_data_set_in_another_folder_is_split_the_same_way() -> None:
         assert _split(Listed([root + name for name in below], labels), 0.3) == _split(Listed(below, labels), 0.3)
 
 
+def test_what_was_made_from_other_samples_is_split_as_they_are() -> None:
+    class Made(Listed):
+        def origin(self, index: int) -> str:
+            return self.keys[index].removesuffix(".flow")
+
+    names, labels = [f"{'ab'[i % 2]}/{i}.mp4" for i in range(50)], [i % 2 for i in range(50)]
+    made = [f"flow/{name}.flow" for name in names]
+    assert _split(Made(made, labels), 0.3) == _split(Listed(names, labels), 0.3)
+    assert _split(Listed(made, labels), 0.3) != _split(Listed(names, labels), 0.3)
+
+
 def test_the_order_in_which_files_are_listed_does_not_matter() -> None:
     names = [f"c/{'ab'[i % 2]}/{i}.mp4" for i in range(40)]
     there = Listed(names, [i % 2 for i in range(40)])

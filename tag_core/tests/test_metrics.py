@@ -5,6 +5,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, confusion_matrix
 
 from tag_core.builtin.metrics import ConfusionMatrix, MeanClassAccuracy, MultilabelMAP, TopK
@@ -75,6 +77,36 @@ def test_multilabel_map_tells_tiny_probabilities_apart():
     scores = np.array([[1e-9], [3e-9], [2e-9], [4e-9]]).repeat(2, axis=1)
     labels = np.array([[0.0], [1.0], [0.0], [1.0]]).repeat(2, axis=1)
     assert feed(MultilabelMAP(), scores, labels).compute() == {"map": 1.0}
+
+
+def precision_at_hits(scores, labels):
+    """Average precision; tied scores are all found at once."""
+    precisions = [labels[scores >= score].mean() for score in scores[labels == 1]]
+    return np.mean(precisions) if precisions else math.nan
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 5), st.sampled_from([1, 2, 4, 10**6]), st.integers(0, 2**32 - 1))
+def test_ties_unknown_labels_and_single_classes_are_as_in_numpy(n, num_classes, levels, seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, levels, (n, num_classes)) / levels
+    labels, several = rng.integers(-1, num_classes, n), rng.integers(-1, 2, (n, num_classes))
+    own = np.take_along_axis(scores, labels.clip(0)[:, None], axis=1)
+    better, as_good = (scores > own).sum(1)[labels >= 0], (scores >= own).sum(1)[labels >= 0]
+    for k, share in zip((1, 2), feed(TopK([1, 2]), scores, labels).compute().values(), strict=True):
+        if len(better):  # of equal scores any may be taken
+            assert (as_good <= k).mean() - 1e-9 <= share <= (better < k).mean() + 1e-9
+    matrix, classes = np.zeros((num_classes, num_classes), int), [str(c) for c in range(num_classes)]
+    np.add.at(matrix, (labels[labels >= 0], scores.argmax(1)[labels >= 0]), 1)
+    assert feed(ConfusionMatrix(classes), scores, labels).compute() == {"confusion_matrix": matrix.tolist()}
+    recalls = [row[c] / row.sum() for c, row in enumerate(matrix) if row.sum()]
+    mean = feed(MeanClassAccuracy(classes), scores, labels).compute()["mean_class_accuracy"]
+    assert mean == pytest.approx(np.mean(recalls) if recalls else math.nan, nan_ok=True)
+    known = several >= 0
+    found = [precision_at_hits(scores[known[:, c], c], several[known[:, c], c]) for c in range(num_classes)]
+    positive = [value for value in found if not math.isnan(value)]
+    value = feed(MultilabelMAP(), scores, several).compute()["map"]
+    assert value == pytest.approx(np.mean(positive) if positive else math.nan, abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.parametrize("name", BUILD)

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 import tomli_w
+import torch
 from toy_plugin import write_points
 
 import tag_core
-from tag_core.errors import ConfigError, RunFolderError, UnreadableInput, WeightsError
+from tag_core.errors import ConfigError, RunFolderError, UnreadableInput, UserError, WeightsError
 from tag_core.records import Record, read_records
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
@@ -126,6 +127,16 @@ def test_finished_predictions_are_not_made_again(tmp_path: Path, trained: Path, 
     assert os.stat(tmp_path / "out" / "predictions.jsonl").st_mtime_ns == before
 
 
+@pytest.mark.parametrize(("environment", "left"), [({}, 0), ({"OMP_WAIT_POLICY": "ACTIVE"}, 2)])
+def test_only_threads_that_spin_while_they_wait_leave_cores_to_the_workers(
+    tmp_path: Path, trained: Path, tag_run: Call, environment: dict[str, str], left: int
+) -> None:
+    command = ("predict", trained, "eval.workers=2", tmp_path / "points", "--out", tmp_path / "out")
+    assert tag_run(*command, **environment).returncode == 0
+    used = json.loads((tmp_path / "out" / "environment.json").read_text())["threads"]
+    assert used == max(1, torch.get_num_threads() - left)
+
+
 def test_sinks_of_the_recipe_are_written(tmp_path: Path, toy_recipe: dict[str, Any]) -> None:
     toy_recipe["sinks"] = ["core/csv"]
     tag_core.train(toy_recipe, out=tmp_path / "run")
@@ -136,6 +147,43 @@ def test_sinks_of_the_recipe_are_written(tmp_path: Path, toy_recipe: dict[str, A
 def test_predicting_without_weights_says_where_to_get_them(tmp_path: Path, toy_recipe: dict[str, Any]) -> None:
     with pytest.raises(WeightsError, match="weights=FILE"):
         list(tag_core.predict(toy_recipe, tmp_path / "points"))
+
+
+def test_parts_of_a_task_take_weights_of_their_own(tmp_path: Path, toy_recipe: dict[str, Any], trained: Path) -> None:
+    other = {**toy_recipe, "train": {**toy_recipe["train"], "seed": 1, "epochs": 1}}
+    tag_core.train(other, out=tmp_path / "other")
+    pair = {**toy_recipe, "task": {"name": "toy-plugin/pair", "left": other["task"], "right": toy_recipe["task"]}}
+    weights = [f"weights.left={tmp_path / 'other'}", f"weights.right={trained}"]
+    points = tmp_path / "points"
+    for record, left, right in zip(
+        tag_core.predict(pair, points, weights),
+        tag_core.predict(tmp_path / "other", points),
+        tag_core.predict(trained, points),
+        strict=True,
+    ):
+        one, two, both = (dict(zip(r.labels or [], r.scores or [], strict=True)) for r in (left, right, record))
+        assert both == pytest.approx({name: (one[name] + two[name]) / 2 for name in one})
+        assert one != pytest.approx(two)
+    pair["weights"] = {"left": str(trained), "right": str(trained)}
+    assert len(list(tag_core.predict(pair, points))) == 40
+    for wrong, told in (
+        ("weights.left=", r"add weights\.left=FILE \("),
+        ("weights.up=a.pt", r"weights\.up: toy-plugin/pair has no such part"),
+        ("weights=a.pt", r"weights a\.pt: no such file"),
+    ):
+        with pytest.raises(UserError, match=told):
+            list(tag_core.predict(pair, points, [wrong]))
+
+
+def test_training_starts_each_part_from_its_weights(tmp_path: Path, toy_recipe: dict[str, Any], trained: Path) -> None:
+    task = {"name": "toy-plugin/pair", "left": toy_recipe["task"], "right": toy_recipe["task"]}
+    toy_recipe |= {"task": task, "weights": {"right": str(trained)}, "schedule": {"name": "core/constant"}}
+    toy_recipe["optimizer"]["lr"], toy_recipe["train"]["best"] = 0.0, "top1"
+    tag_core.train(toy_recipe, out=tmp_path / "pair")
+    states = [torch.load(run / "checkpoints" / "best.pt")["model"] for run in (trained, tmp_path / "pair")]
+    for key, value in states[0].items():
+        assert torch.equal(states[1][f"right.{key}"], value)
+    assert not torch.equal(states[1]["left.head.weight"], states[0]["head.weight"])
 
 
 def test_a_recipe_without_test_data_cannot_predict(tmp_path: Path, toy_recipe: dict[str, Any], trained: Path) -> None:
@@ -193,3 +241,58 @@ def test_strict_prediction_to_a_folder_stops_and_goes_on_without_strict(
     assert not (tmp_path / "out" / "predictions.jsonl").exists()
     assert tag_run(*command).returncode == 3
     assert len(list(read_records(tmp_path / "out" / "predictions.jsonl"))) == 9
+
+
+def test_embeddings_come_in_place_of_labels(tmp_path: Path, trained: Path) -> None:
+    points, state = tmp_path / "points", torch.load(trained / "checkpoints" / "best.pt")["model"]
+    (points / "40-1.txt").write_text("unreadable")
+    records = list(tag_core.predict(trained, points, ["output=embedding"]))
+    assert len(records) == 41
+    assert [record.error for record in records if record.error] == ["not a point"]
+    for record in (record for record in records if not record.error):
+        x, y, _ = Path(record.source).read_text().split()
+        weight, bias = state["backbone.layers.0.weight"], state["backbone.layers.0.bias"]
+        expected = torch.tanh(weight @ torch.tensor([float(x), float(y)]) + bias)
+        assert record.embedding == pytest.approx(expected.tolist(), abs=1e-6)
+        assert set(record.to_dict()) == {"source", "embedding", "version"}
+
+
+def test_embeddings_need_no_weights_of_the_classifier(
+    tmp_path: Path, toy_recipe: dict[str, Any], trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = torch.load(trained / "checkpoints" / "best.pt")["model"]
+    bare = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    many = {**state, "head.weight": torch.zeros(7, 8), "head.bias": torch.zeros(7)}
+    whole = list(tag_core.predict(trained, tmp_path / "points", ["output=embedding"]))
+    for other in (bare, {f"backbone.{key}": value for key, value in bare.items()}, many):
+        torch.save(other, tmp_path / "weights.pt")
+        toy_recipe |= {"weights": str(tmp_path / "weights.pt"), "output": "embedding"}
+        with caplog.at_level("INFO", "tag"):
+            assert list(tag_core.predict(toy_recipe, tmp_path / "points")) == whole
+    assert "2 missing: head.weight, head.bias" in caplog.text
+    torch.save(bare, tmp_path / "weights.pt")
+    with pytest.raises(WeightsError, match=r"missing: head\.weight"):
+        list(tag_core.predict({**toy_recipe, "output": ""}, tmp_path / "points"))
+    torch.save({"backbone.layers.0.weight": bare["layers.0.weight"]}, tmp_path / "weights.pt")
+    with pytest.raises(WeightsError, match=r"missing: backbone\.layers\.0\.bias"):
+        list(tag_core.predict(toy_recipe, tmp_path / "points"))
+
+
+def test_a_folder_of_labels_takes_no_embeddings_and_metrics_no_either(tmp_path: Path, trained: Path) -> None:
+    points = tmp_path / "points"
+    tag_core.api.predict_to_folder(trained, points, out=tmp_path / "out")
+    with pytest.raises(RunFolderError, match="choose another --out"):
+        tag_core.api.predict_to_folder(trained, points, ["output=embedding"], out=tmp_path / "out")
+    tag_core.api.predict_to_folder(trained, points, ["output=embedding"], out=tmp_path / "embeddings")
+    assert all(r.embedding for r in read_records(tmp_path / "embeddings" / "predictions.jsonl"))
+    with pytest.raises(ConfigError, match="output: metrics score what the task finds"):
+        tag_core.evaluate(trained, ["output=embedding"])
+    with pytest.raises(ConfigError, match=r"output: expected '' or 'embedding', got 'embeding'"):
+        list(tag_core.predict(trained, points, ["output=embeding"]))
+
+
+def test_a_task_without_embeddings_says_what_it_gives(tmp_path: Path, toy_recipe: dict[str, Any]) -> None:
+    task = {"name": "toy-plugin/pair", "left": toy_recipe["task"], "right": toy_recipe["task"]}
+    tag_core.train({**toy_recipe, "task": task}, out=tmp_path / "pair")
+    with pytest.raises(UserError, match=r"output=embedding: Pair gives no embedding \(.*scores.*\); leave the option"):
+        list(tag_core.predict(tmp_path / "pair", tmp_path / "points", ["output=embedding"]))

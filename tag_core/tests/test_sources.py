@@ -131,6 +131,9 @@ def test_lines_of_frame_folders_carry_their_number_of_frames(tmp_path):
         ("a.mp4 0\nb.mp4 2\n", {"classes": ["x", "y"]}, r"line 2: label '2' is not one of the 2 classes"),
         ("a.mp4 0\nb.mp4 -1\n", {}, r"line 2: label '-1' is not one of the 1 classes"),
         ("a.mp4 dog\n", {"classes": ["cat"]}, r"line 1: label 'dog' is not one of the 1 classes"),
+        ("a.mp4 0\nb.mp4 9999999999\n", {}, "line 2: label '9999999999' is not one of the 10000000 classes"),
+        (f"a.mp4 {'9' * 5000}\n", {}, "line 1: label '9{40}' is not one of"),
+        (f"imgs {'9' * 5000} 0\n", {"num_frames": True}, "line 1: expected 'folder num_frames label'"),
         ("imgs x 1\n", {"num_frames": True}, r"line 1: expected 'folder num_frames label'"),
         ("imgs 5\n", {"num_frames": True}, r"line 1: expected 'folder num_frames label'"),
         ("imgs 5 1 2\n", {"num_frames": True}, r"line 1: expected 'folder num_frames label'"),
@@ -145,6 +148,8 @@ def test_a_malformed_line_is_named(tmp_path, text, options, message):
 def test_a_list_that_is_missing_or_no_text_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be read: No such file"):
         list_file(str(tmp_path / "none.txt"))
+    with pytest.raises(UserError, match="cannot be read: embedded null byte"):
+        list_file("a\0b")
     (tmp_path / "bad.txt").write_bytes(b"a.mp4 0\n\xff\xfe")
     with pytest.raises(UserError, match=r"not UTF-8 text \(byte 8\)"):
         list_file(str(tmp_path / "bad.txt"))
@@ -180,6 +185,8 @@ def test_a_csv_separates_several_labels_by_semicolons(tmp_path):
         ("t.csv", "path,label\n", "nothing is listed below its header"),
         ("t.jsonl", '{"path": "a.mp4", "label": 0}\n{"path"\n', "line 2: no JSON object"),
         ("t.jsonl", "[1]\n", "line 1: no JSON object with named columns: .1."),
+        ("t.jsonl", "[" * 100_000, "line 1: no JSON object with named columns"),
+        ("t.csv", f"path,label\n{'a' * 200_000},0\n", "no table: field larger than field limit"),
     ],
 )
 def test_a_malformed_row_is_named(tmp_path, name, text, message):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tag_core.errors import UnreadableInput
-from tag_core.media.video import open_video, read_clip
+from tag_core.media.video import Video, open_video, read_clip
 
 SHARED = Path(os.environ.get("TAG_SHARED_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data"))
 FOLDERS = (SHARED / "video" / "videos", SHARED / "video" / "bad")
@@ -95,6 +95,8 @@ def assert_exact(path: Path, reader: Any, expected: np.ndarray) -> None:
     with open_video(path, reader) as shared:
         for wish in [*wishes, *wishes]:
             np.testing.assert_array_equal(shared.frames(wish), expected[wish])
+        for part in np.array_split(np.arange(total), min(total, 5)):  # one decode goes on where it was
+            np.testing.assert_array_equal(shared.frames(part), expected[part])
     for wish in wishes[:2]:
         clip = read_clip(path, lambda n, wish=wish: wish, reader=reader)
         np.testing.assert_array_equal(clip.frames, expected[wish])
@@ -281,6 +283,24 @@ def test_only_the_needed_part_of_a_file_is_decoded(sound: Path) -> None:
     with open_video(sound) as video:
         np.testing.assert_array_equal(video.frames([3, 44]), expected[[3, 44]])
         assert video.damage is None
+
+
+def test_a_file_without_seek_points_is_decoded_once_for_all_parts_in_order(tmp_path: Path) -> None:
+    class Counting(Video):
+        opened = 0
+
+        def _open(self) -> Any:
+            self.opened += 1
+            return super()._open()
+
+    encode(tmp_path / "a.avi", "mpeg4", count=40)
+    with Counting(str(tmp_path / "a.avi")) as video:
+        before = video.opened
+        for first in range(0, 40, 8):
+            video.frames(range(first, first + 8, 3))
+        assert video.opened == before + 1
+        video.frames([38])
+        assert video.opened == before + 2  # the last call has read this far already
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("b.mkv", "libx264"), ("c.avi", "mpeg4")])

@@ -149,10 +149,17 @@ def test_a_missing_file_lists_the_published_names(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_place_of_a_file_offers_what_is_in_it(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "best.pt").touch()
-    with pytest.raises(WeightsError, match=r"is a folder, not a weights file; in it: .*checkpoints/best\.pt"):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "best.pt").touch()
+    with pytest.raises(WeightsError, match=r"is a folder, not a weights file; in it: .*old/best\.pt"):
         read_weights(str(tmp_path), Task, None)
+
+
+def test_a_run_folder_stands_for_its_best_weights_or_else_its_last(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name, value in (("last", 1.0), ("best", 2.0)):
+        torch.save({"w": torch.full((1,), value)}, tmp_path / "checkpoints" / f"{name}.pt")
+        assert read_weights(str(tmp_path), Task, None).state["w"].item() == value
 
 
 def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from tag_core import Component, hookimpl
-from tag_core.kinds import Backbone, Loss, Transform
+from tag_core.kinds import Backbone, Dataset, Loss, Transform
 
 
 def _own(name: str, attribute: str) -> Component:
@@ -14,7 +15,7 @@ def _own(name: str, attribute: str) -> Component:
 
 @hookimpl
 def tag_datasets() -> list[Component]:
-    return [_own("clips", "Clips"), _own("pictures", "Pictures")]
+    return [_own("clips", "Clips"), _own("pictures", "Pictures"), _own("both", "Both")]
 
 
 @hookimpl
@@ -62,8 +63,16 @@ class Clips:
     ) -> None: ...
 
 
-class Pictures:
-    def __init__(self, source: str | list[str], labelled: bool = True, size: int | None = None) -> None: ...
+class Pictures(_Anything):
+    __len__ = __getitem__ = key = _Anything.__call__
+
+    def __init__(self, source: str | list[str], labelled: bool = True, size: int | None = None) -> None:
+        self.source, self.labelled, self.size = source, labelled, size
+
+
+class Both(Pictures):
+    def __init__(self, source: str, inner: Callable[..., Dataset], labelled: bool = True) -> None:
+        self.inner = inner(source=f"{source}/inner", labelled=labelled, depth=3)
 
 
 class Net(_Anything):

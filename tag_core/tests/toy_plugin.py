@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tag_core import Component, hookimpl
 from tag_core.errors import UnreadableInput
-from tag_core.kinds import Backbone, Loss
+from tag_core.kinds import Backbone, Loss, Task
 from tag_core.media.sources import expand_inputs
 from tag_core.records import Record
 
@@ -37,7 +37,10 @@ def tag_backbones() -> list[Component]:
 
 @hookimpl
 def tag_tasks() -> list[Component]:
-    return [Component("points", "toy_plugin:PointTask", "Which side of the line")]
+    return [
+        Component("points", "toy_plugin:PointTask", "Which side of the line"),
+        Component("pair", "toy_plugin:Pair", "Two opinions on that"),
+    ]
 
 
 class Points:
@@ -195,6 +198,29 @@ class PointTask(nn.Module):
                 scores=[scores[i] for i in order],
                 truth=truth,
             )
+
+
+class Pair(nn.Module):
+    """Mean scores of two tasks.
+
+    Args:
+        left: one of them.
+        right: the other.
+        classes: names.
+    """
+
+    def __init__(self, left: Callable[..., Task], right: Callable[..., Task], classes: list[str]) -> None:
+        super().__init__()
+        self.left, self.right = left(classes=classes), right(classes=classes)
+
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {"loss": self.left(batch)["loss"] + self.right(batch)["loss"]}
+
+    def predict(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return {"scores": (self.left.predict(batch)["scores"] + self.right.predict(batch)["scores"]) / 2}
+
+    def records(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> Iterable[Record]:
+        return self.left.records(outputs, batch)
 
 
 def write_points(folder: Path, count: int, odd: Mapping[int, str] = {}) -> Path:

@@ -8,6 +8,7 @@ from torch import nn
 
 from tag_core.builtin.optimizers import sgd
 from tag_core.engine.weights import load_weights, read_weights
+from tag_core.errors import UserError
 from tag_plugins_video.models.c3d import C3D
 from tag_plugins_video.tasks.classification import Classification
 
@@ -127,7 +128,8 @@ def test_other_sizes_give_one_row_a_clip_and_train(shape, last_pool):
 @pytest.mark.parametrize("shape", [(15, 112, 112), (8, 112, 112), (16, 15, 112), (16, 112, 12)])
 def test_clips_that_are_too_small_are_refused(shape):
     frames, height, width = shape
-    with pytest.raises(ValueError, match=f"16 frames of 16x16 or more, got {frames} of {height}x{width}"):
+    few = f"C3D needs 16 frames or more, got {frames}; set data.train.clip_len=16"
+    with pytest.raises(UserError, match=few if frames < 16 else f"pictures of 16x16 or more, got {height}x{width}"):
         C3D(width=1 / 64)(torch.randn(1, 3, *shape))
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tag_core.errors import UserError
 from tag_plugins_video.models.c3d_tiny import C3DTiny
 from tag_plugins_video.tasks.classification import KINETICS_MEAN, KINETICS_STD, Classification
 
@@ -30,6 +31,34 @@ def test_integers_are_scaled_normalised_and_turned_to_channels_first():
     mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (KINETICS_MEAN, KINETICS_STD))
     expected = ((clip.double() / 255 - mean) / std).permute(0, 2, 1, 3, 4).float()
     torch.testing.assert_close(task.prepare(clip), expected)
+
+
+def test_clips_of_other_than_three_channels_take_a_mean_for_each_of_theirs():
+    torch.manual_seed(0)
+    options = {"classes": CLASSES, "loss": nn.CrossEntropyLoss(), "mean": (0.5, 0.25), "std": (0.1, 0.2)}
+    task = Classification(C3DTiny(width=4, channels=2), **options).eval()
+    clip = batch(2, 5, 2, 8, 9)["clip"]
+    prepared = task.prepare(clip)
+    torch.testing.assert_close(prepared[:, 1], (clip[:, :, 1] / 255 - 0.25) / 0.2)
+    assert task.predict({"clip": clip})["scores"].shape == (2, 4)
+    with pytest.raises(UserError, match=r"clips of 3 channels: task.mean and task.std have 2"):
+        task.prepare(batch(2, 5, 3, 8, 9)["clip"])
+    for wrong in ({"mean": (0.5,)}, {"mean": (), "std": ()}, {"std": (0.1, 0.0)}):
+        with pytest.raises(ValueError, match="a number for each channel"):
+            Classification(C3DTiny(), **{**options, **wrong})
+
+
+def test_the_first_weights_of_the_classifier_are_normal_or_within_a_bound():
+    torch.manual_seed(0)
+    options = {"classes": [str(i) for i in range(400)], "loss": nn.CrossEntropyLoss()}
+    normal = Classification(C3DTiny(width=64), **options).head.requires_grad_(False)
+    even = Classification(C3DTiny(width=64), head_bound=2048**-0.5, **options).head.requires_grad_(False)
+    assert float(normal.weight.std()) == pytest.approx(0.01, rel=0.02)
+    assert float(normal.weight.abs().max()) > 0.03
+    assert float(even.weight.abs().max()) == pytest.approx(2048**-0.5, rel=0.001)
+    assert float(even.weight.std()) == pytest.approx((1 / 2048 / 3) ** 0.5, rel=0.02)  # of an even distribution
+    assert not normal.bias.any()
+    assert not even.bias.any()
 
 
 def test_floats_are_taken_as_they_are():
@@ -78,7 +107,7 @@ def test_dropout_acts_in_training_only():
 
 
 def test_a_record_has_the_best_labels_first_with_truth_time_and_damage():
-    task = build(top_k=2, embeddings=True)
+    task = build(top_k=2)
     data = batch(2, 4, 3, 8, 8, label=torch.tensor([1, 3]), time=[(0.0, 1.0), (0.5, 2.0)])
     data["damage"] = [None, "half of it"]
     with torch.no_grad():
@@ -88,7 +117,6 @@ def test_a_record_has_the_best_labels_first_with_truth_time_and_damage():
         order = outputs["scores"][i].argsort(descending=True)[:2].tolist()
         assert record.labels == [CLASSES[j] for j in order]
         assert record.scores == pytest.approx([float(outputs["scores"][i, j]) for j in order])
-        assert len(record.embedding) == task.backbone.feature_dim
     assert [record.source for record in records] == ["0.mp4", "1.mp4"]
     assert [record.truth for record in records] == ["b", "d"]
     assert (records[1].time, records[1].damage) == ([0.5, 2.0], "half of it")

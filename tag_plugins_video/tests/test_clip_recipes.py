@@ -54,6 +54,14 @@ def test_flow_comes_as_two_normalised_channels(flow):
     assert recipe.data["test"].with_options(source=flow).build()[0]["clip"].shape == (10, 16, 2, 160, 160)
 
 
+def test_two_streams_come_in_the_sizes_of_each(clips, flow):
+    recipe = resolve("video/two-stream", [f"data.train.source={clips}", f"data.train.flow_source={flow}"])
+    for part, views in (("train", ()), ("val", ()), ("test", (10,))):
+        sample = recipe.data[part].with_options(source=clips).build()[0]
+        assert sample["clip"].shape == (*views, 16, 3, 160, 160)
+        assert sample["flow"].shape == (*views, 16, 2, 160, 160)
+
+
 @pytest.mark.parametrize("name", list(STEPS))
 def test_clips_per_step_are_those_that_were_published(name, clips):
     options = recipe_of(name, clips).train
@@ -74,11 +82,22 @@ def test_the_rate_drops_to_a_tenth_at_the_published_steps(name, steps_per_epoch,
     assert schedule(drops[1]) == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("name", ["stnet", "tsn-paddle"])
+def test_paddles_models_decay_every_parameter_and_start_as_theirs(name, clips):
+    recipe = recipe_of(name, clips)
+    torch.manual_seed(0)
+    task = recipe.task.build(classes=[str(i) for i in range(400)])
+    assert float(task.head.weight.detach().abs().max()) == pytest.approx(2048**-0.5, rel=1e-3)
+    groups = recipe.optimizer.build(model=task).param_groups
+    assert {group["weight_decay"] for group in groups} == {1e-4}
+
+
 @pytest.mark.parametrize(
     ("name", "lr", "factors"),
     [
         ("p3d", 0.1, {"head.bias": 2}),
         ("p3d-flow", 0.1, {"head.bias": 2, "backbone.stem.0.weight": 5}),
+        ("two-stream", 0.1, {"rgb.head.bias": 2, "flow.head.bias": 2, "flow.backbone.stem.0.weight": 5}),
         ("c3d", 1e-4, "biases"),
         ("c3d-ucf101", 0.003, "biases"),
         ("stnet", 0.01, {}),

@@ -9,6 +9,7 @@ from torch import nn
 
 from tag_core.builtin.optimizers import sgd
 from tag_core.engine.weights import load_weights, read_weights
+from tag_core.errors import UserError
 from tag_plugins_video.models.p3d import P3D
 from tag_plugins_video.tasks.classification import Classification
 
@@ -165,6 +166,16 @@ def test_the_published_pooling_gives_the_same_where_it_has_one_place(side, kerne
     torch.testing.assert_close(features, pooled.view(-1, 2048), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("side", "left"), [(160, 5), (224, 7), (256, 8), (288, 9), (299, 10)])
+def test_the_last_maps_have_the_published_sizes(side, left):
+    maps = []
+    with torch.device("meta"):
+        model = P3D(63).eval()
+        model.layer4.register_forward_hook(lambda module, inputs, output: maps.append(output))
+        model(torch.empty(1, 3, 16, side, side))
+    assert maps[0].shape == (1, 2048, left, left)
+
+
 def test_one_row_a_clip_at_299_pixels_where_the_published_view_makes_four():
     model, maps = P3D(63).eval(), []
     model.layer4.register_forward_hook(lambda module, inputs, output: maps.append(output))
@@ -198,13 +209,18 @@ def test_shortcuts_without_parameters_are_every_second_place_and_zeros():
     assert model(torch.randn(1, 3, 16, 40, 40)).shape == (1, 2048)
 
 
+def test_pictures_in_place_of_flow_are_refused_with_the_remedy():
+    with pytest.raises(UserError, match="P3D takes clips of 2 channels, these have 3 .* a backbone with channels = 3"):
+        P3D(channels=2)(torch.randn(1, 3, 16, 32, 32))
+
+
 def test_flow_of_two_channels_goes_in():
     assert P3D(63, channels=2).eval()(torch.randn(1, 2, 17, 40, 56)).shape == (1, 2048)
 
 
 @pytest.mark.parametrize("frames", [1, 8, 15])
 def test_clips_that_are_too_short_are_refused(frames):
-    with pytest.raises(ValueError, match=f"P3D needs 16 frames or more, got {frames}"):
+    with pytest.raises(UserError, match=f"P3D needs 16 frames or more, got {frames}; set data.train.clip_len=16"):
         P3D(63)(torch.randn(1, 3, frames, 32, 32))
 
 

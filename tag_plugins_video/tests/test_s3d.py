@@ -7,6 +7,7 @@ from torch import nn
 from torchvision.models.video import S3D_Weights, s3d
 
 from tag_core.engine.weights import load_weights, read_weights
+from tag_core.errors import UserError
 from tag_plugins_video.models.s3d import S3D
 from tag_plugins_video.tasks.classification import Classification
 
@@ -46,12 +47,19 @@ def test_logits_equal_torchvisions(shape):
     torch.testing.assert_close(outputs["scores"], expected.softmax(1), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("frames", "times"), [(14, 2), (16, 2), (64, 8)])
+def test_maps_before_the_pooling_have_the_published_shapes(frames, times):
+    with torch.device("meta"):
+        maps = S3D().eval().features(torch.empty(1, 3, frames, 224, 224))
+    assert maps.shape == (1, 1024, times, 7, 7)
+
+
 def test_the_task_for_kinetics_has_the_published_number_of_parameters():
     task = Classification(S3D(), nn.CrossEntropyLoss(), [str(i) for i in range(400)])
     assert sum(p.numel() for p in task.parameters()) == 8_320_048
 
 
-@pytest.mark.parametrize("shape", [(5, 17, 17), (8, 64, 48), (16, 112, 112)])
+@pytest.mark.parametrize("shape", [(8, 17, 17), (9, 64, 48), (16, 112, 112)])
 def test_small_clips_train_too(shape):
     torch.manual_seed(0)
     model = S3D().train()
@@ -61,9 +69,14 @@ def test_small_clips_train_too(shape):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("shape", [(4, 64, 64), (8, 16, 64)])
+def test_the_norms_forget_as_fast_as_asked():
+    momenta = {m.momentum for m in S3D(norm_momentum=0.1).modules() if isinstance(m, nn.BatchNorm3d)}
+    assert momenta == {0.1}
+
+
+@pytest.mark.parametrize("shape", [(7, 64, 64), (8, 16, 64)])
 def test_clips_that_are_too_small_are_refused(shape):
-    with pytest.raises(ValueError, match="S3D needs 5 frames of 17x17 or more"):
+    with pytest.raises(UserError, match=r"S3D needs (8 frames|pictures of 17x17) or more"):
         S3D()(torch.randn(1, 3, *shape))
 
 

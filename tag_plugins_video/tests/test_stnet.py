@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
 
 from tag_core.engine.weights import load_weights, read_weights
-from tag_core.errors import WeightsError
+from tag_core.errors import UserError, WeightsError
 from tag_plugins_video.models.stnet import StNet, TemporalBlock, TemporalXception
 from tag_plugins_video.tasks.classification import Classification
 
@@ -133,7 +133,7 @@ def test_the_order_of_segments_and_of_frames_matters():
 
 @pytest.mark.parametrize("frames", [1, 4, 8])
 def test_clips_that_are_no_whole_super_images_are_refused(frames):
-    with pytest.raises(ValueError, match=f"a multiple of 5 frames, got {frames}"):
+    with pytest.raises(UserError, match=f"a multiple of 5 frames, got {frames}; set data.train.clip_len=5"):
         StNet()(torch.randn(1, 3, frames, 32, 32))
 
 

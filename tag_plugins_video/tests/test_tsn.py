@@ -1,15 +1,20 @@
+import json
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet50
+from torchvision.models import resnet18, resnet50
 
+from tag_core.engine.weights import load_weights, read_weights
 from tag_core.errors import WeightsError
 from tag_plugins_video.models import encoders
 from tag_plugins_video.models.encoders import make_encoder
 from tag_plugins_video.models.tsn import TSN
 from tag_plugins_video.tasks.classification import Classification
+
+LAYOUTS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "video" / "model_state_dict_layouts.json"
 
 
 def clips(frames=3, size=32):
@@ -58,6 +63,7 @@ def test_the_order_of_frames_does_not_matter_to_any_consensus():
     ("name", "features"),
     [
         ("tiny", 64),
+        ("tiny-grid", 1024),
         ("resnet18", 512),
         ("mobilenet_v3_small", 1024),
         ("shufflenet_v2_x0_5", 1024),
@@ -124,6 +130,43 @@ def test_partial_batch_norm_survives_pickling():
     backbone = pickle.loads(pickle.dumps(TSN("tiny", partial_bn=True))).train()
     norms = [m for m in backbone.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     assert [norm.training for norm in norms] == [True, False, False]
+
+
+@pytest.mark.skipif(not LAYOUTS.is_file(), reason="shared/data is not here")
+def test_mmactions_state_dict_fills_the_model_and_nothing_is_left_over(tmp_path):
+    layouts = json.loads(LAYOUTS.read_text())
+    listed = next(keys for title, keys in layouts.items() if title.startswith("mmaction.TSN("))
+    state = {key: torch.randn(shape) for key, shape, _ in listed}
+    torch.save({"state_dict": state}, tmp_path / "tsn.pth")
+    task = Classification(TSN("resnet18"), nn.CrossEntropyLoss(), [str(i) for i in range(10)])
+    report = load_weights(read_weights(str(tmp_path / "tsn.pth"), Classification, TSN), task, strict=True)
+    assert report == "122 tensors loaded (layout mmaction2)"
+    own = task.state_dict()
+    assert len(own) == 122
+    expected = {
+        "backbone.encoder.layer2.0.downsample.0.weight": "backbone.layer2.0.downsample.conv.weight",
+        "backbone.encoder.layer2.0.downsample.1.running_var": "backbone.layer2.0.downsample.bn.running_var",
+        "backbone.encoder.layer4.1.bn2.bias": "backbone.layer4.1.conv2.bn.bias",
+        "backbone.encoder.conv1.weight": "backbone.conv1.conv.weight",
+        "head.weight": "cls_head.fc_cls.weight",
+    }
+    for key, theirs in expected.items():
+        assert torch.equal(own[key], state[theirs])
+
+
+def test_a_file_of_the_encoders_own_weights_starts_it(tmp_path):
+    reference = resnet18()
+    torch.save(reference.state_dict(), tmp_path / "resnet18.pth")
+    task = Classification(TSN("resnet18"), nn.CrossEntropyLoss(), ["a", "b"])
+    weights = read_weights(str(tmp_path / "resnet18.pth"), Classification, TSN)
+    report = load_weights(weights, task, strict=False)
+    assert report.startswith("120 tensors loaded (layout encoder); 2 missing: head.weight, head.bias; 2 unexpected")
+    frame = torch.randn(1, 3, 64, 64)
+    reference.fc = nn.Identity()
+    with torch.no_grad():
+        torch.testing.assert_close(task.eval().backbone(frame.unsqueeze(2)), reference.eval()(frame))
+    with pytest.raises(WeightsError, match=r"2 missing: head\.weight"):
+        load_weights(weights, task, strict=True)
 
 
 def test_programming_errors_while_building_an_encoder_are_not_called_network_errors():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -77,6 +77,26 @@ def test_a_malicious_pickle_that_pickle_would_run_is_refused(tmp_path, protocol)
     assert (tmp_path / "owned").is_dir()
 
 
+class Forged:
+    """An array of objects whose pointers are bytes of the file: numpy believes the flags (0) of a pickled dtype."""
+
+    def __init__(self, *made):
+        self.made = made
+
+    def __reduce__(self):
+        return self.made
+
+
+FIELDS = (3, "|", None, ("f",), {"f": (np.dtype("O"), 0)}, 8, 1, 0)
+POINTERS = (1, (1,), Forged(np.dtype, ("V8", False, True), FIELDS), False, b"A" * 8)
+
+
+def test_bytes_that_numpy_would_take_for_pointers_are_refused():
+    data = pickle.dumps(Forged(np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"), POINTERS), 2)
+    with pytest.raises(UnreadableInput, match="an array of type 'V8'"):
+        loads(data)
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -109,9 +129,9 @@ BOMBS = {
     "a length beyond the file": b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"x.",
     "an integer of 2 GB": b"\x80\x02\x8b\xff\xff\xff\x7f" + b"\0" * 2000 + b".",
     "a decimal of a million digits": b"I" + b"9" * 10**6 + b"\n.",
-    "a deep tuple": nested(b"\x85", 10**5),
-    "a deep tuple as a key": b"})" + b"\x85" * 10**5 + b"Ns.",
-    "a deep list": b"]" + b"]" * 10**5 + b"a" * 10**5 + b".",
+    "a deep tuple": nested(b"\x85", 20_000),
+    "a deep tuple as a key": b"})" + b"\x85" * 20_000 + b"Ns.",
+    "a deep list": b"]" + b"]" * 20_000 + b"a" * 20_000 + b".",
     "a list in itself": b"]q\x00h\x00a.",
     "a dict in itself": b"}q\x00K\x01h\x00s.",
     "2**60 values": nested(b"2\x86", 60),
@@ -148,30 +168,6 @@ def test_containers_may_be_as_deep_as_the_limit():
     assert loads(pickle.dumps(value)) == value
     with pytest.raises(UnreadableInput, match=f"{MAX_DEPTH} deep"):
         loads(pickle.dumps([value]))
-
-
-@settings(max_examples=300)
-@given(st.binary(max_size=80))
-def test_any_bytes_give_a_value_or_a_tag_error(data):
-    try:
-        loads(data)
-    except UnreadableInput as error:
-        assert "\n" not in str(error)  # noqa: PT017
-
-
-RECORD = {b"video": b"id", "label": [1, 2], "feature": np.arange(12, dtype=np.uint8).reshape(3, 4), "x": (1.5, {2})}
-
-
-@settings(max_examples=300)
-@given(data=st.data(), protocol=st.integers(0, 5))
-def test_damaged_pickles_give_a_value_or_a_tag_error(data, protocol):
-    whole = bytearray(pickle.dumps(RECORD, protocol))
-    for _ in range(data.draw(st.integers(1, 4))):
-        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        loads(bytes(whole[: data.draw(st.integers(1, len(whole)))]))
-    except UnreadableInput as error:
-        assert "pickle" in str(error)  # noqa: PT017
 
 
 @pytest.mark.parametrize("protocol", range(6))

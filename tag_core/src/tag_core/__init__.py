@@ -6,14 +6,14 @@ from tag_core.component import Command, Component, RecipeFile
 from tag_core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from tag_core.api import evaluate, load, predict, train
+    from tag_core.api import evaluate, export, load, predict, train
 
-__all__ = ["Command", "Component", "RecipeFile", "evaluate", "hookimpl", "load", "predict", "train"]
+__all__ = ["Command", "Component", "RecipeFile", "evaluate", "export", "hookimpl", "load", "predict", "train"]
 
 
 def __getattr__(name: str) -> Any:
     """The verbs import torch, so they are fetched when first used."""
-    if name in ("evaluate", "load", "predict", "train"):
+    if name in ("evaluate", "export", "load", "predict", "train"):
         from tag_core import api
 
         return getattr(api, name)

@@ -1,9 +1,12 @@
-"""The verbs of ``tag-run`` for Python: train, evaluate, predict, load."""
+"""The verbs of ``tag-run`` for Python: train, evaluate, predict, export, load."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import inspect
 import logging
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -19,13 +22,16 @@ from tag_core.engine.data import Coverage, Loader, datasets, epoch_plan
 from tag_core.engine.distributed import Distribution
 from tag_core.engine.evaluate import Evaluation
 from tag_core.engine.evaluate import evaluate as evaluate_task
+from tag_core.engine.export import Exported, Format, needs
+from tag_core.engine.export import export as export_task
 from tag_core.engine.predict import Predictor
 from tag_core.engine.progress import Progress
 from tag_core.engine.run import Run, default_folder, log
 from tag_core.engine.session import task_with_weights
 from tag_core.engine.train import Trained, Trainer
 from tag_core.engine.train import train as train_recipe
-from tag_core.errors import UnknownName
+from tag_core.engine.weights import weights_of_run
+from tag_core.errors import ConfigError, UnknownName, UserError
 from tag_core.files import atomic, write_json
 from tag_core.media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, expand_inputs
 from tag_core.records import Record, read_records
@@ -91,7 +97,11 @@ def evaluate(
         WeightsError: no weights, or they do not fit.
         UnreadableInput: with ``strict``, the first input that cannot be read.
     """
-    resolved = _resolve_with_weights(recipe, overrides)
+    resolved = resolve_with_weights(recipe, overrides)
+    if resolved.output:
+        raise ConfigError(
+            resolved.name, ["output: metrics score what the task finds; output is for predict and export"]
+        )
     folder = Path(out) if out else default_folder("eval", resolved.name)
     with started(resolved) as distribution:
         run = Run(folder, "eval", resolved, distribution.is_main)
@@ -146,6 +156,47 @@ def predict_to_folder(
     return coverage
 
 
+def export(
+    recipe: RecipeLike,
+    inputs: Inputs = (),
+    overrides: Sequence[str] = (),
+    *,
+    out: str | Path,
+    file_format: Format = "onnx",
+    tolerance: float = 1e-3,
+) -> Exported:
+    """Write the task's ``predict`` as a graph; see :func:`tag_core.engine.export.export`.
+
+    Args:
+        inputs: a file to trace the graph with, read as ``data.test`` says; by default what the data set makes up.
+
+    Raises:
+        UserError: a library is missing, or the data set makes up no example.
+        WeightsError: no weights, or they do not fit.
+        UnreadableInput: the file cannot be read.
+    """
+    needs(file_format)
+    plain = ["distribution=core/cpu", "eval.compile=false", "eval.channels_last=false", "eval.workers=0"]
+    with _predictor(recipe, inputs, [*overrides, *plain], strict=True) as predictor:
+        resolved, dataset = predictor.recipe, predictor.loader.dataset
+        if predictor.inputs:
+            sample = dataset[0]
+        elif example := getattr(dataset, "example", None):
+            sample = example()
+        else:
+            raise UserError(f"{resolved.data['test'].entry.name} makes up no example; name an INPUT to trace with")
+        tables = resolved.to_dict()
+        about = {
+            "recipe": resolved.name,
+            "task": tables["task"],
+            "reads": (inspect.getdoc(type(predictor.task)) or "").partition("\nArgs:")[0].strip(),
+            "preparation": {key: value for key, value in tables["data"]["test"].items() if key != "source"},
+            "classes": predictor.classes,
+        }
+        options: dict[str, Any] = {"output": resolved.output, "file_format": file_format, "tolerance": tolerance}
+        return export_task(predictor.task, sample, Path(out), about, **options)
+
+
 def check(recipe: RecipeLike, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Coverage]:
     """Resolve, build, and run two batches forward and backward in a scratch folder.
 
@@ -182,7 +233,7 @@ def _export(spec: Spec, folder: Path) -> None:
 @contextlib.contextmanager
 def _predictor(recipe: RecipeLike, inputs: Inputs, overrides: Sequence[str], strict: bool) -> Iterator[Predictor]:
     """Ready for the files that ``inputs`` stand for; folders for those that the data set knows how to read."""
-    resolved = _resolve_with_weights(recipe, overrides)
+    resolved = resolve_with_weights(recipe, overrides)
     paths = [str(path) for path in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
     expand = getattr(resolved.data["test"].target, "expand", None) if "test" in resolved.data else None
     paths = list(expand(paths)) if expand else expand_inputs(paths, VIDEO_SUFFIXES | IMAGE_SUFFIXES)
@@ -200,8 +251,10 @@ def started(recipe: Recipe) -> Iterator[Distribution]:
     distribution.start()
     threads = torch.get_num_threads()
     if distribution.device.type == "cpu":
-        # Reading workers and the model's threads would fight for the cores, at twice the CPU time.
-        torch.set_num_threads(max(1, threads - max(recipe.train.workers, recipe.eval.workers)))
+        _keep_freed_memory()
+        if os.environ.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":  # as tag-run has it
+            # Threads that spin while they wait would fight reading workers for the cores, at twice the CPU time.
+            torch.set_num_threads(max(1, threads - max(recipe.train.workers, recipe.eval.workers)))
     if not distribution.is_main:
         logging.getLogger("tag").setLevel(logging.WARNING)
     try:
@@ -209,6 +262,14 @@ def started(recipe: Recipe) -> Iterator[Distribution]:
     finally:
         distribution.stop()
         torch.set_num_threads(threads)
+
+
+def _keep_freed_memory() -> None:
+    """Given back to the system and fetched anew, page by page, it costs up to a third of a forward pass."""
+    with contextlib.suppress(AttributeError):  # not glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: smaller blocks come from the heap
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: which never shrinks
 
 
 def _score(
@@ -249,9 +310,8 @@ def _write_report(folder: Path) -> None:
         log.exception("%s/report.html could not be written; the other files are complete", folder)
 
 
-def _resolve_with_weights(recipe: RecipeLike, overrides: Sequence[str]) -> Recipe:
+def resolve_with_weights(recipe: RecipeLike, overrides: Sequence[str]) -> Recipe:
     """A run folder stands for its own best weights."""
-    folder = None if isinstance(recipe, Mapping) else Path(recipe) / "checkpoints"
-    found = [folder / f"{name}.pt" for name in ("best", "last")] if folder else []
-    weights = [f"weights={path}" for path in found if path.is_file()][:1]
+    found = None if isinstance(recipe, Mapping) else weights_of_run(Path(recipe))
+    weights = [f"weights={found}"] if found else []
     return resolve(recipe, [*weights, *overrides], needs=())

@@ -11,19 +11,20 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tag_core.catalog import Entry, catalog, did_you_mean
 from tag_core.errors import ConfigError, PluginError, TagError, UnknownName
 from tag_core.kinds import GIVEN, Distribution, Metric, Optimizer, Schedule, Sink, Task, missing_members
 from tag_core.options import EvalOptions, TrainOptions
 from tag_core.recipe import CliText, Inherited, Tree, merge_value, read_tree, scalar
-from tag_core.typed import MISSING, check_type, nested_kind, show_value, signature
+from tag_core.typed import MISSING, check_type, is_factory, nested_kind, show_value, signature
 
 TABLES: dict[str, tuple[Any, Any]] = {
     "summary": (str, ""),
     "paper": (str, ""),
-    "weights": (str, ""),
+    "weights": (str | dict[str, str], ""),
+    "output": (Literal["", "embedding"], ""),
     "task": (Task, MISSING),
     "data": (dict, {}),
     "optimizer": (Optimizer | None, None),
@@ -63,7 +64,8 @@ class Spec:
         """
         if absent := [name for name in self.missing if name not in given]:
             raise ConfigError(self.entry.name, [f"{self.key}.{name}: required" for name in absent])
-        options = {name: _build(value) for name, value in self.options.items()}
+        factories = {name for name, (annotation, _) in signature(self.target).items() if is_factory(annotation)}
+        options = {n: value.build if n in factories else _build(value) for n, value in self.options.items()}
         options.update({name: value for name, value in given.items() if self.takes(name)})
         try:
             component = self.target(**options)
@@ -93,7 +95,8 @@ class Recipe:
     name: str
     summary: str
     paper: str
-    weights: str
+    weights: str | dict[str, str]
+    output: str
     task: Spec
     data: dict[str, Spec]
     holdout: float
@@ -211,7 +214,8 @@ class _Resolver:
         options = {name: value for name, value in table.items() if name != "name"}
         parameters = {name: parameter for name, parameter in parameters.items() if name not in GIVEN.get(kind, ())}
         spec = Spec(key, entry, target, self._options(key, parameters, options, entry.name))
-        if not key.startswith(("data.", "optimizer")) or key.startswith(tuple(self.needs)):
+        inside = kind == "dataset" and key.rpartition(".")[2] not in (*DATA, kind)  # its owner gives it a source
+        if not inside and (not key.startswith(("data.", "optimizer")) or key.startswith(tuple(self.needs))):
             self.problems += [f"{key}.{name}: required by {entry.name}" for name in spec.missing]
         return spec
 

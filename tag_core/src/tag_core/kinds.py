@@ -1,7 +1,8 @@
 """The kinds of component, as the engine sees them.
 
 A parameter annotated with one of these types is a nested component: ``loss: Loss`` in a task's
-signature makes ``[task.loss]`` in a recipe name a loss and its options. Everything here is a
+signature makes ``[task.loss]`` in a recipe name a loss and its options. With ``Callable[..., Loss]`` the owner
+gets a function that builds it, and gives it what only the owner knows. Everything here is a
 protocol: a component needs the methods, not a base class.
 """
 
@@ -28,9 +29,11 @@ class Dataset(Protocol):
 
     ``__getitem__`` raises :class:`~tag_core.errors.UnreadableInput` for a sample that cannot be
     read. Random choices use torch's, numpy's or Python's global generators: the engine seeds them
-    per sample. A labelled data set has ``classes`` (names in index order) and ``label(index)``.
+    per sample. A labelled data set has ``classes`` (names in index order) and ``label(index)``. One made from
+    others' samples may have ``origin(index)``, their key: it is then split as they are.
     For prediction the engine builds it with ``source=[paths]`` and ``labelled=False``; a classmethod
-    ``expand(inputs)`` may say which paths the user's files, folders and patterns stand for.
+    ``expand(inputs)`` may say which paths the user's files, folders and patterns stand for, and a method
+    ``example()`` make up a sample without a file, which ``tag-run export`` traces the model with.
     """
 
     def __len__(self) -> int: ...
@@ -65,13 +68,16 @@ class Loss(Protocol):
 
 
 class Task(Protocol):
-    """An ``nn.Module`` that owns backbone, head, loss and decoding."""
+    """An ``nn.Module`` that owns backbone, head, loss and decoding.
+
+    With ``output = "embedding"`` its ``embedding`` alone is wanted, and weights may lack ``head.*``.
+    """
 
     def __call__(self, batch: Batch) -> Mapping[str, Tensor]:
         """Training: ``loss`` (mean over the samples, a scalar) and any further scalars to log."""
 
     def predict(self, batch: Batch) -> Outputs:
-        """Evaluation and prediction, under ``torch.no_grad``."""
+        """Evaluation and prediction, under ``torch.no_grad``; for export, of the batch's tensors alone."""
 
     def records(self, outputs: Outputs, batch: Batch) -> Iterable[Record]:
         """One record or more per sample, in the order of the batch."""

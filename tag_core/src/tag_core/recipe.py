@@ -105,6 +105,8 @@ def merge_value(old: Any, new: Any, path: tuple[str, ...]) -> Any:
         if unknown := new.keys() - {*items, str(len(old))}:
             raise ConfigError("command line", [f"{'.'.join(path)}.{min(unknown)}: the list has {len(old)} items"])
         return list(merge(items, new, path).values())
+    if path == ("weights",) and (isinstance(old, str) or isinstance(new, str)):
+        return new
     tables = [{"name": value} if isinstance(value, str) else value for value in (old, new)]
     if not all(isinstance(table, Mapping) for table in tables) or (isinstance(old, str) and isinstance(new, str)):
         return new

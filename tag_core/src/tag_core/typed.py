@@ -7,6 +7,7 @@ import json
 import re
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, Union
 
 from tag_core.catalog import Entry, did_you_mean
@@ -40,12 +41,19 @@ def signature(target: Any, entry: Entry | None = None) -> dict[str, tuple[Any, A
 
 def nested_kind(annotation: Any) -> tuple[str, bool] | None:
     """(kind, is a list) where an option is itself a component, perhaps None, or a list of them."""
+    if is_factory(annotation):
+        return nested_kind(typing.get_args(annotation)[1])
     if typing.get_origin(annotation) in (Union, types.UnionType):
         inner = [a for a in typing.get_args(annotation) if a is not type(None)]
         return nested_kind(inner[0]) if len(inner) == 1 else None
     many = typing.get_origin(annotation) is list
     kind = kind_of(typing.get_args(annotation)[0] if many else annotation)
     return (kind, many) if kind else None
+
+
+def is_factory(annotation: Any) -> bool:
+    """Whether an option is a component that its owner builds itself: ``Callable[..., Task]``."""
+    return typing.get_origin(annotation) is Callable and bool(kind_of(typing.get_args(annotation)[1]))
 
 
 def check_type(annotation: Any, value: Any) -> Any:

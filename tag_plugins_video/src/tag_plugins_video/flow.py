@@ -6,6 +6,7 @@ steps of 0.157 pixels, no motion being 128. Faster motion counts as the bound, s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def write_flow(source: str, target: Path, settings: FlowSettings) -> int:
         first = next(flows, None)
         if first is None:
             raise UnreadableInput(source, video.damage or "a single frame has no motion")
-        about = {**asdict(settings), "fps": video.fps}
+        about = {**asdict(settings), "fps": video.fps, "video_bytes": os.path.getsize(source)}
         return write_store(target, first, flows, about, lambda: video.damage)
 
 

@@ -61,6 +61,7 @@ class FlowStore:
         num_frames: flow pictures, one less than the video had frames.
         fps: of the video.
         bound: pixels that 0 and 255 stand for.
+        video_bytes: size of the video's file, or None.
         damage: what was wrong with the video, or None.
 
     Raises:
@@ -77,6 +78,7 @@ class FlowStore:
             self.num_frames, self._size = int(about["frames"]), (int(about["height"]), int(about["width"]))
             self.fps, self.bound = float(about["fps"]), float(about["bound"])
             self.damage: str | None = about["damage"]
+            self.video_bytes: int | None = about.get("video_bytes")
             if self.num_frames < 1:
                 raise ValueError("no frames")
         except _DAMAGE as error:

@@ -1,7 +1,8 @@
 """The pickle format without the execution: opcodes to plain values, and nothing else.
 
-``pickle.Unpickler`` with a ``find_class`` of its own still allocates what a file tells it to (a memo of
-2**31 places, an array of any shape) and hashes nested keys in C until the stack is full. Here every opcode
+``pickle.Unpickler`` with a ``find_class`` of its own would not do. It allocates what a file tells it to (a memo
+of 2**28 places, an array of any shape), hashes nested keys in C until the stack overflows, lets numpy's own dtype be
+told that bytes of the file are pointers to objects, and reads a whole file for one record. Here every opcode
 that is understood is a line of the table below (Python's ``pickletools`` describes them); any other is
 refused. A value takes at most about a hundred bytes for each byte of the file.
 """

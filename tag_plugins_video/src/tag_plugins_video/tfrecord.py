@@ -1,7 +1,8 @@
 """TFRecord files, without TensorFlow; what is in the records is read by `tag_plugins_video.example_proto`.
 
 A record is: length (uint64, little endian), masked CRC of these 8 bytes, data, masked CRC of the data
-(tensorflow/core/lib/io/record_writer.h).
+(tensorflow/core/lib/io/record_writer.h). Compressed files are refused: no record of theirs can be read without all
+before it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from mmap import mmap
 
 from tag_core.errors import UnreadableInput
 from tag_plugins_video.crc32c import crc32c
-from tag_plugins_video.unpickle import map_file
+from tag_plugins_video.unpickle import GZIP, PACKED, map_file
 
 Piece = tuple[int, int]
 """(offset, length) of a record's data in the file"""
@@ -35,8 +36,9 @@ class TFRecordFile:
         self.pieces: list[Piece] = []
         self.damage = self._scan()
         if self.damage and not self.pieces:
+            packed = self.data[: len(GZIP)] == GZIP
             self.close()
-            raise UnreadableInput(path, f"no TFRecord file: {self.damage}")
+            raise UnreadableInput(path, PACKED if packed else f"no TFRecord file: {self.damage}")
 
     def _scan(self) -> str | None:
         at, end = 0, len(self.data)

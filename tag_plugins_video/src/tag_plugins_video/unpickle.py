@@ -19,7 +19,9 @@ from tag_plugins_video.pickle_globals import Array, Blob, Buffer, DType, Global,
 from tag_plugins_video.pickle_machine import Machine
 
 MAX_DEPTH = 64
-MAX_ITEMS = 100_000_000
+MAX_ITEMS = 10_000_000
+GZIP = b"\x1f\x8b\x08"
+PACKED = "compressed with gzip, so no record can be read without all before it; unpack it with gunzip"
 _DAMAGE = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, MemoryError)
 
 
@@ -63,6 +65,8 @@ class PickleFile:
         self.path, self.tree = os.fspath(path), None
         self.data = map_file(self.path)
         try:
+            if self.data[: len(GZIP)] == GZIP:
+                raise UnreadableInput(self.path, PACKED)
             with _explained(self.path):
                 self.tree = Machine(self.data, inline).run()
                 _check_size(self.tree)

@@ -5,23 +5,16 @@ Samples labelled -1 (unknown) are left out; a number with nothing to compute it 
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Mapping
 from math import nan
 from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric as TorchMetric
-from torchmetrics.classification import MulticlassConfusionMatrix, MultilabelAveragePrecision
-from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.functional.classification import binary_average_precision
 
 from tag_core.errors import UserError
 from tag_core.kinds import Batch, Outputs
-
-# Merging is the engine's: a cached value would survive it, and torchmetrics' own would count twice.
-COMMON: dict[str, Any] = {"ignore_index": -1, "compute_with_cache": False, "sync_on_compute": False}
 
 
 class TopK:
@@ -58,36 +51,6 @@ class TopK:
         self.hits, self.samples = torch.zeros(len(self.k), dtype=torch.int64), 0
 
 
-class _Wrapped:
-    """A torchmetrics object, made at the first batch, when the number of classes is known."""
-
-    name: str
-    label_dim = 1
-
-    def __init__(self) -> None:
-        self.metric: TorchMetric | None = None
-
-    def make(self, num_classes: int) -> TorchMetric:
-        raise NotImplementedError
-
-    def update(self, outputs: Outputs, batch: Batch) -> None:
-        scores, labels = _scores_and_labels(self.name, outputs, batch, self.label_dim)
-        self.metric = self.metric or self.make(scores.shape[1]).to(scores.device)
-        self.metric.update(scores, labels)
-
-    def merge(self, other: Self) -> None:
-        if self.metric is None:
-            self.metric = copy.deepcopy(other.metric)
-        elif other.metric is not None:
-            self.metric.merge_state(other.metric.to(self.metric.device))
-
-    def reset(self) -> None:
-        self.metric = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "metric": self.metric and self.metric.cpu()}
-
-
 def _scores_and_labels(name: str, outputs: Outputs, batch: Batch, label_dim: int) -> tuple[Tensor, Tensor]:
     scores, labels = outputs.get("scores"), batch.get("label")
     if scores is None or not isinstance(labels, Tensor) or labels.dim() != label_dim:
@@ -96,24 +59,28 @@ def _scores_and_labels(name: str, outputs: Outputs, batch: Batch, label_dim: int
     return scores.detach(), labels.to(scores.device).long()
 
 
-class ConfusionMatrix(_Wrapped):
+class ConfusionMatrix:
     """Counts [C, C] of true class (row) and best-scored class (column); ``confusion_matrix``."""
 
     name = "confusion-matrix"
 
     def __init__(self, classes: list[str]) -> None:
-        super().__init__()
         self.num_classes = len(classes)
+        self.reset()
 
-    def make(self, num_classes: int) -> TorchMetric:
-        return MulticlassConfusionMatrix(num_classes, **COMMON)
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        scores, labels = _scores_and_labels(self.name, outputs, batch, label_dim=1)
+        places = torch.stack([labels, scores.argmax(1)])[:, labels >= 0].cpu()
+        self.matrix.index_put_(tuple(places), torch.tensor(1), accumulate=True)
 
-    def matrix(self) -> Tensor:
-        empty = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
-        return self.metric.compute().cpu() if self.metric else empty
+    def merge(self, other: Self) -> None:
+        self.matrix += other.matrix
 
     def compute(self) -> Mapping[str, Any]:
-        return {"confusion_matrix": self.matrix().tolist()}
+        return {"confusion_matrix": self.matrix.tolist()}
+
+    def reset(self) -> None:
+        self.matrix = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
 
 
 class MeanClassAccuracy(ConfusionMatrix):
@@ -125,31 +92,38 @@ class MeanClassAccuracy(ConfusionMatrix):
     name = "mean-class-accuracy"
 
     def compute(self) -> Mapping[str, Any]:
-        matrix = self.matrix()
-        samples = matrix.sum(1)
+        samples = self.matrix.sum(1)
         present = samples > 0
-        return {"mean_class_accuracy": (matrix.diag()[present] / samples[present]).double().mean().item()}
+        return {"mean_class_accuracy": (self.matrix.diag()[present] / samples[present]).double().mean().item()}
 
 
-class MultilabelMAP(_Wrapped):
+class MultilabelMAP:
     """Average precision of each class, averaged over the classes with positives; ``map``.
 
     Exact, not binned: keeps every score and label. Labels are [N, C] of 0 and 1, or -1 where unknown.
     """
 
-    name, label_dim = "multilabel-map", 2
-
-    def make(self, num_classes: int) -> TorchMetric:
-        return MultilabelAveragePrecision(num_classes, average=None, thresholds=None, **COMMON)
+    def __init__(self) -> None:
+        self.reset()
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        if "scores" in outputs:  # scores a rounding error above 1 would make torchmetrics take them for logits
-            outputs = {**outputs, "scores": outputs["scores"].clamp(0, 1)}
-        super().update(outputs, batch)
+        scores, labels = _scores_and_labels("multilabel-map", outputs, batch, label_dim=2)
+        # A rounding error above 1 would make torchmetrics take them for logits.
+        self.seen.append((scores.clamp(0, 1).cpu(), labels.to(torch.int8).cpu()))
+
+    def merge(self, other: Self) -> None:
+        self.seen += other.seen
 
     def compute(self) -> Mapping[str, Any]:
-        if self.metric is None or not (positives := dim_zero_cat(self.metric.target) == 1).any():
+        if not self.seen:
             return {"map": nan}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # classes without positives, which are left out here
-            return {"map": self.metric.compute()[positives.any(0)].double().mean().item()}
+        scores, labels = (torch.cat(parts) for parts in zip(*self.seen, strict=True))
+        found = [
+            binary_average_precision(column[known >= 0], known[known >= 0].long())
+            for column, known in zip(scores.T, labels.T, strict=True)
+            if (known == 1).any()
+        ]
+        return {"map": torch.stack(found).double().mean().item() if found else nan}
+
+    def reset(self) -> None:
+        self.seen: list[tuple[Tensor, Tensor]] = []

@@ -26,6 +26,7 @@ COMMANDS = {
     "train": ("tag_core.cli.run:train", "Train a recipe."),
     "eval": ("tag_core.cli.run:evaluate", "Score a recipe's weights on its test data."),
     "predict": ("tag_core.cli.run:predict", "Predict on files, folders and patterns."),
+    "export": ("tag_core.cli.export:export", "Write a model as ONNX, compared with PyTorch."),
     "new-plugin": ("tag_core.cli.new_plugin:new_plugin", "Write a plugin package whose contract test passes."),
 }
 
@@ -103,6 +104,8 @@ def run() -> None:
         from tag_core.engine.interrupt import end_with
 
         end_with(int(launcher))
+    # Read once, when torch is imported: its threads sleep while they wait, and leave the cores to reading workers.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(main(sys.argv[1:]))
 
 

@@ -33,7 +33,7 @@ strict_option = click.option("--strict", is_flag=True, help="Stop at the first u
 @json_option
 def check(recipe: str, overrides: tuple[str, ...], as_json: bool) -> int:
     """Resolve RECIPE, build everything and run two batches forward and backward; write nothing."""
-    _start(recipe, overrides)
+    start(recipe, overrides)
     from tag_core import api
 
     found, coverage = api.check(recipe, overrides)
@@ -55,7 +55,7 @@ def train(
 
     Your own clips, one folder per class: tag-run train video/tsn data.train.source=FOLDER
     """
-    _start(recipe, overrides, procs)
+    start(recipe, overrides, procs)
     from tag_core import api
 
     trained = api.train(recipe, overrides, out=out, resume=resume, strict=strict)
@@ -74,7 +74,7 @@ def train(
 @json_option
 def evaluate(recipe: str, overrides: tuple[str, ...], out: str | None, procs: int, strict: bool, as_json: bool) -> int:
     """Score weights on test data: RECIPE weights=FILE data.test.source=FOLDER, or the folder of a run."""
-    _start(recipe, overrides, procs)
+    start(recipe, overrides, procs)
     from tag_core import api
 
     done = api.evaluate(recipe, overrides, out=out, strict=strict)
@@ -95,13 +95,13 @@ def predict(recipe: str, arguments: tuple[str, ...], out: str | None, visualize:
     Without --out, records go to standard output as they come. With --out, a killed run goes on where
     it was when the same command is given again.
     """
-    overrides = [argument for argument in arguments if _is_override(argument)]
-    inputs = [argument for argument in arguments if not _is_override(argument)]
+    overrides = [argument for argument in arguments if is_override(argument)]
+    inputs = [argument for argument in arguments if not is_override(argument)]
     if not inputs:
         raise click.UsageError("name at least one INPUT: a file, a folder or a pattern")
     if out is None and (visualize or procs > 1):
         raise click.UsageError("--visualize and --procs write files: choose a folder with --out")
-    _start(recipe, overrides, procs)
+    start(recipe, overrides, procs)
     from tag_core import api
     from tag_core.engine.predict import coverage_of
 
@@ -111,7 +111,7 @@ def predict(recipe: str, arguments: tuple[str, ...], out: str | None, visualize:
     return _finish(coverage_of(_printed(api.predict(recipe, inputs, overrides, strict=strict))))
 
 
-def _start(recipe: str, overrides: Sequence[str], procs: int = 1) -> None:
+def start(recipe: str, overrides: Sequence[str], procs: int = 1) -> None:
     """Tell a wrong name or key before torch is imported; leave the work to processes where there are several."""
     read_tree(recipe, overrides)
     if procs > 1 and "RANK" not in os.environ:
@@ -136,7 +136,7 @@ def _is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _is_override(argument: str) -> bool:
+def is_override(argument: str) -> bool:
     """Whether it is ``key=value``; the name of a file may hold '=' too."""
     key, equals, _ = argument.partition("=")
     return bool(equals and KEY.fullmatch(key)) and not os.path.lexists(argument)

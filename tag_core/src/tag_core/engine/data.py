@@ -81,7 +81,7 @@ def _split(dataset: Any, share: float) -> tuple[list[int], list[int]]:
     Keys are taken relative to the folder they have in common, so that a data set that was moved, or is
     named by another path, is split the same way: nothing that was trained on is tested on.
     """
-    keys = [dataset.key(index) for index in range(len(dataset))]
+    keys = [getattr(dataset, "origin", dataset.key)(index) for index in range(len(dataset))]
     common = os.path.commonprefix(keys).rfind("/") + 1  # noqa: RUF071 (keys need not be paths)
     digests = [hashlib.sha256(key[common:].encode("utf-8", "surrogateescape")).digest() for key in keys]
     groups: dict[str, list[int]] = {}

@@ -55,7 +55,7 @@ class Predictor:
         found: dict[int, list[Record]] = {}
         for index in indices:
             while index not in found:
-                found.update(records_of(self.task, next(reads), self.loader))
+                found.update(records_of(self.task, next(reads), self.loader, self.recipe.output))
             yield found.pop(index)
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class Predictor:
             return
         recipe, options = self.recipe.to_dict(), self.recipe.eval
         described = [self.inputs, recipe["task"], recipe["data"].get("test"), options.precision, self.classes]
-        digest = hashlib.sha256(json.dumps([*described, options.shard_size]).encode())
+        digest = hashlib.sha256(json.dumps([*described, options.shard_size, self.recipe.output]).encode())
         for name, tensor in self.task.state_dict().items():  # not the file's name: it may be written anew
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from tag_core.config import Recipe, Spec
+from tag_core.config import Recipe
 from tag_core.engine import checkpoint
 from tag_core.engine.data import Coverage, Item, Loader, collate, datasets, epoch_plan
 from tag_core.engine.distributed import Distribution, State, to_device
@@ -26,8 +26,8 @@ from tag_core.engine.evaluate import better, evaluate
 from tag_core.engine.interrupt import stop_signal
 from tag_core.engine.progress import Progress
 from tag_core.engine.run import Run, log
-from tag_core.engine.session import autocast, channels_last
-from tag_core.engine.weights import load_weights, read_weights
+from tag_core.engine.session import autocast, channels_last, weighted_parts, weights_for
+from tag_core.engine.weights import load_weights
 from tag_core.errors import ConfigError, RunFolderError
 from tag_core.plugins import installed
 
@@ -88,8 +88,8 @@ def train(
     run = Run(folder, "train", recipe, distribution.is_main)
     trainer = Trainer(recipe, run, distribution, saved, strict)
     with run:
-        if trainer.loaded:
-            log.info(trainer.loaded)
+        for loaded in trainer.loaded:
+            log.info(loaded)
         with contextlib.closing(trainer):
             trained = trainer.fit()
         del trainer  # its model need not lie beside another one
@@ -105,7 +105,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.run, self.distribution = recipe, run, distribution
         self.options, self.position, self.coverage = recipe.train, Position(), Coverage()
-        self.loaded = ""
+        self.loaded = list[str]()
         # Rows: since the last row of scores, in this epoch. Columns: this process's sum of losses, samples. They
         # stay on the device: reading them at every step would make a GPU wait for the CPU.
         self.losses = torch.zeros(2, 2, dtype=torch.float64, device=distribution.device)
@@ -140,13 +140,12 @@ class Trainer:
     def _build_model(self, fresh: bool) -> None:
         recipe = self.recipe
         self.task: nn.Module = recipe.task.build(classes=self.classes)
-        if fresh and recipe.weights:
-            backbone = recipe.task.options.get("backbone")
-            owner = backbone.target if isinstance(backbone, Spec) else None
-            found = read_weights(recipe.weights, recipe.task.target, owner)
-            self.loaded = f"weights {recipe.weights}: {load_weights(found, self.task, strict=False)}"
-        elif fresh and (initialize := getattr(getattr(self.task, "backbone", None), "initialize", None)):
-            initialize()
+        for name, (spec, source) in weighted_parts(recipe).items() if fresh else ():
+            part = self.task.get_submodule(name)
+            if source:
+                self.loaded += [f"weights {source}: {load_weights(weights_for(spec, source), part, strict=False)}"]
+            elif initialize := getattr(getattr(part, "backbone", None), "initialize", None):
+                initialize()
         self.task.to(self.distribution.device)
         if self.options.channels_last:
             channels_last(self.task)

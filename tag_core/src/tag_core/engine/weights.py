@@ -37,7 +37,7 @@ class Weights:
 
 
 def read_weights(source: str, task_class: object, backbone_class: object) -> Weights:
-    """Weights by file, address (``https://...#sha256=...``) or published name.
+    """Weights by file, run folder, address (``https://...#sha256=...``) or published name.
 
     Raises:
         WeightsError: not found, not reachable, damaged, or not a state dict.
@@ -55,6 +55,7 @@ def read_weights(source: str, task_class: object, backbone_class: object) -> Wei
             raise WeightsError(f"weights {source}: add '#sha256=<digest>' so that the file can be checked")
         return read_file(download(url, digest))
     path = Path(source).expanduser()
+    path = weights_of_run(path) or path
     if path.is_dir():
         inside = ", ".join(map(str, sorted(path.glob("**/*.pt"))[:3])) or "no .pt file"
         raise WeightsError(f"weights {source}: is a folder, not a weights file; in it: {inside}")
@@ -62,6 +63,12 @@ def read_weights(source: str, task_class: object, backbone_class: object) -> Wei
         names = f"; published names: {', '.join(published)}" if published else ""
         raise WeightsError(f"weights {source}: no such file{names}")
     return read_file(path)
+
+
+def weights_of_run(folder: Path) -> Path | None:
+    """The best weights of a run folder, else the last; None where it holds neither."""
+    found = [folder / "checkpoints" / name for name in ("best.pt", "last.pt")]
+    return next((path for path in found if path.is_file()), None)
 
 
 def read_file(path: Path) -> Weights:
@@ -108,28 +115,31 @@ def _holds_tensors(data: object) -> bool:
 def fit(weights: Weights, task: nn.Module) -> tuple[StateDict, str]:
     """The state dict in the task's own keys, and the name of the layout that it came in.
 
-    Tag's own layout first, then the backbone's and the task's named key mappings; the one that
-    gives the most keys of the right name wins.
+    Tag's own layout first, then that of a backbone alone, then the task's and the backbone's named key
+    mappings; the one that gives the most keys of the right name wins.
     """
     expected = task.state_dict().keys()
     best, name = weights.state, "tag"
+    layouts: dict[str, Any] = {"backbone": lambda state: {f"backbone.{key}": value for key, value in state.items()}}
     for owner in (task, getattr(task, "backbone", None)):
-        for layout, mapping in (getattr(owner, "layouts", None) or {}).items():
-            try:
-                converted = mapping(dict(weights.state))
-            except KeyError:
-                continue
-            if len(converted.keys() & expected) > len(best.keys() & expected):
-                best, name = converted, layout
+        layouts |= getattr(owner, "layouts", None) or {}
+    for layout, mapping in layouts.items():
+        try:
+            converted = mapping(dict(weights.state))
+        except KeyError:
+            continue
+        if len(converted.keys() & expected) > len(best.keys() & expected):
+            best, name = converted, layout
     return best, name
 
 
-def load_weights(weights: Weights, task: nn.Module, *, strict: bool) -> str:
+def load_weights(weights: Weights, task: nn.Module, *, strict: bool, spare: tuple[str, ...] = ()) -> str:
     """Copy weights into the task, and report what became of the keys.
 
     Args:
         strict: every tensor of the task must be given in its shape (evaluation, prediction);
             otherwise what does not fit keeps its fresh values (fine-tuning on other classes).
+        spare: with ``strict``, tensors whose names start so may be missing or of another shape all the same.
 
     Raises:
         WeightsError: nothing fits, or with ``strict`` anything is missing or of another shape.
@@ -144,7 +154,8 @@ def load_weights(weights: Weights, task: nn.Module, *, strict: bool) -> str:
     for what, keys in (("missing", missing), ("unexpected", unexpected), ("mismatched", mismatched)):
         if keys:
             report += f"; {len(keys)} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
-    if not fitting or (strict and (missing or mismatched)):
+    needed = [key for key in missing + mismatched if not key.startswith(spare)]
+    if not fitting or (strict and needed):
         raise WeightsError(f"weights {weights.source} do not fit this model: {report}")
     task.load_state_dict({**own, **fitting})
     return report

@@ -45,6 +45,7 @@ class Video:
         self.path = path
         self.damage: str | None = None
         self._container: InputContainer | None = None
+        self._running: tuple[Iterator[VideoFrame], int] | None = None  # a decode, and the number of its next frame
         self._reformatter = VideoReformatter()
         self._turns: int | None = None  # by 90 degrees, to be shown upright; known once a frame is read
         if reason := why_unreadable(path):
@@ -98,7 +99,7 @@ class Video:
         """Free the decoder and the file handle."""
         if self._container is not None:
             self._container.close()
-        self._container = None
+        self._container = self._running = None
 
     def __enter__(self) -> Self:
         return self
@@ -181,14 +182,18 @@ class Video:
         raise _Inexact
 
     def _from_start(self, wanted: np.ndarray) -> Iterator[VideoFrame]:
-        done = 0
-        for number, frame in enumerate(self._open().decode(self._stream)):
+        """Decode from the first frame, or go on behind those of the last call."""
+        if self._running is None or self._running[1] > wanted[0]:
+            self._running = self._open().decode(self._stream), 0
+        (frames, first), self._running, done = self._running, None, 0
+        for number, frame in enumerate(frames, first):
             if frame.is_corrupt and not self._counted:
                 raise _Inexact
             if number == wanted[done]:
                 done += 1
                 yield frame
                 if done == len(wanted):
+                    self._running = frames, number + 1
                     return
         raise _Inexact
 

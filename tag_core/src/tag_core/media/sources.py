@@ -22,6 +22,7 @@ VIDEO_SUFFIXES = frozenset(
     [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".flv", ".wmv", ".3gp"]
 )
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"])
+_MOST_CLASSES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,11 @@ def list_file(
             else:
                 fields = line.split() if multi_label or num_frames else line.rsplit(None, 1)
             labels = tuple(fields[first:])
-            if not labels or (len(labels) > 1 and not multi_label) or (num_frames and not fields[1].isdecimal()):
+            if (
+                not labels
+                or (len(labels) > 1 and not multi_label)
+                or (num_frames and not (fields[1].isdecimal() and len(fields[1]) < 7))
+            ):
                 raise UserError(f"{where}: expected '{form}', got {line!r}")
             rows.append(_Row(where, _resolve(file, root, fields[0]), labels, int(fields[1]) if num_frames else None))
     return _index(rows, classes, label_map)
@@ -182,15 +187,18 @@ def _index(rows: list[_Row], classes: Sequence[str] | None, label_map: str | Non
         known = read_label_map(label_map)
     given = {label for row in rows for label in row.labels}
     numbered = not named and all(label.removeprefix("-").isdecimal() for label in given)
-    if known is None:
-        known = [str(i) for i in range(max(map(int, given), default=-1) + 1)] if numbered else sorted(given)
-    position = {label: int(label) for label in given} if numbered else {name: i for i, name in enumerate(known)}
+    if numbered:
+        position = {label: int(label[:4000]) for label in given}  # Python refuses to read 4300 digits
+    else:
+        known = sorted(given) if known is None else known
+        position = {name: i for i, name in enumerate(known)}
+    count = min(max(position.values(), default=-1) + 1, _MOST_CLASSES) if known is None else len(known)
     for row in rows:
         for label in row.labels:
-            if not 0 <= position.get(label, -1) < len(known):
-                raise UserError(f"{row.where}: label {label!r} is not one of the {len(known)} classes")
+            if not 0 <= position.get(label, -1) < count:
+                raise UserError(f"{row.where}: label {label[:40]!r} is not one of the {count} classes")
     items = (Item(row.path, tuple(position[label] for label in row.labels), row.num_frames) for row in rows)
-    return Listing(tuple(items), known)
+    return Listing(tuple(items), [str(i) for i in range(count)] if known is None else known)
 
 
 def _find(folder: str, suffixes: frozenset[str], folders: bool) -> Iterator[str]:
@@ -209,8 +217,8 @@ def _lines(path: str) -> list[tuple[str, str]]:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from None
     lines = [(f"{path}, line {number}", line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     lines = [(where, line) for where, line in lines if line and not line.startswith("#")]
     if not lines:
@@ -224,12 +232,15 @@ def _table(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if len(lines) == 1:
             raise UserError(f"{path}: nothing is listed below its header")
         reader = csv.DictReader((line for _, line in lines), delimiter="\t" if path.endswith(".tsv") else ",")
-        yield from ((lines[reader.line_num - 1][0], row) for row in reader)
+        try:
+            yield from ((lines[reader.line_num - 1][0], row) for row in reader)
+        except csv.Error as error:
+            raise UserError(f"{path}: no table: {error}") from None
         return
     for where, line in lines:
         try:
             yield where, dict(json.loads(line))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise UserError(f"{where}: no JSON object with named columns: {line[:60]}") from None
 
 

@@ -66,6 +66,7 @@ class ClipDataset:
     """
 
     suffixes: ClassVar[frozenset[str]] = VIDEO_SUFFIXES
+    channels: ClassVar[int] = 3
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class ClipDataset:
         self.sampler, self.short_side = sampler, short_side
         self.transforms = list(transforms)
         self.labelled, self.multi_label = labelled, multi_label
-        self._keys = _unique([item.path for item in self.items])
+        self._keys = unique([item.path for item in self.items])
 
     @classmethod
     def expand(cls, inputs: Sequence[str]) -> list[str]:
@@ -106,6 +107,12 @@ class ClipDataset:
         if self.labelled:
             sample["label"] = self._target(item)
         return sample
+
+    def example(self) -> dict[str, Any]:
+        """A sample of noise, prepared as frames of any video are: squares, 256 pixels wide without a short_side."""
+        frames = len(self.choose(self.sampler.num_clips * self.sampler.num_segments * self.sampler.clip_len))
+        shape = (frames, *[self.short_side or 256] * 2, self.channels)
+        return {"source": "example", "clip": self.prepare(np.random.randint(0, 256, shape, dtype=np.uint8))}
 
     def read(self, item: Item) -> Clip:
         """The sampled frames of one video, clip after clip."""
@@ -141,7 +148,7 @@ class ClipDataset:
         return target
 
 
-def _unique(paths: list[str]) -> list[str]:
+def unique(paths: list[str]) -> list[str]:
     seen: Counter[str] = Counter()
     keys = []
     for path in paths:

@@ -36,6 +36,7 @@ class FlowFolder(ClipDataset):
     """
 
     suffixes = frozenset([SUFFIX])
+    channels = 2
 
     def __init__(
         self,
@@ -60,6 +61,10 @@ class FlowFolder(ClipDataset):
         frames = Sampler(sampler, num_segments, clip_len, frame_interval, num_clips, random, out_of_bound, "snippet")
         super().__init__(listing, frames, None, transforms, labelled)
         self.flip, self.mean, self.std = flip, mean, std
+
+    def origin(self, index: int) -> str:
+        """The video's path within the folder of flow: pictures and flow are held out alike."""
+        return self.items[index].path.removesuffix(SUFFIX)
 
     def read(self, item: Item) -> Clip:
         with FlowStore(item.path) as store:

@@ -111,8 +111,8 @@ class FrameFolders(ClipDataset):
             return [self.template.format(self.first + i) for i in range(item.num_frames)]
         try:
             found = os.listdir(item.path)
-        except OSError as error:
-            raise UnreadableInput(item.path, f"not a folder of frames: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise UnreadableInput(item.path, f"not a folder of frames: {getattr(error, 'strerror', error)}") from error
         if self.template:
             numbered = (self.template.format(number) for number in itertools.count(self.first))
             return list(itertools.takewhile(set(found).__contains__, numbered))

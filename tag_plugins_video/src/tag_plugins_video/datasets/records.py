@@ -15,8 +15,9 @@ from tag_core.errors import UnreadableInput, UserError
 from tag_core.media.sources import read_label_map
 from tag_plugins_video import tfrecord
 from tag_plugins_video.example_proto import frame_matrix, parse
+from tag_plugins_video.feature_store import FeatureStore, StoredVideo, is_store
 from tag_plugins_video.pickle_globals import Array
-from tag_plugins_video.unpickle import PickleFile, map_file
+from tag_plugins_video.unpickle import GZIP, PickleFile, map_file
 
 PICKLE_SUFFIXES = frozenset([".pkl", ".pickle", ".p"])
 TFRECORD_SUFFIXES = frozenset([".tfrecord", ".tfrecords"])
@@ -32,29 +33,44 @@ class PickledFrames:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFrames:
+    """A video of a store of ``tag-run features``."""
+
+    store: FeatureStore
+    video: StoredVideo
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One record of a file.
 
     Attributes:
         path: the file.
         id: of the record, unique in the file; empty where the file as a whole cannot be read.
-        labels: class numbers.
-        place: where it is: in a pickle, or (number, offset, length) in a TFRecord file.
+        labels: class numbers; of a store the name of the class.
+        place: where it is: in a pickle, in a store, or (number, offset, length) in a TFRecord file.
         error: why it cannot be read.
     """
 
     path: str
     id: str
-    labels: tuple[int, ...] = ()
-    place: PickledFrames | tuple[int, int, int] | None = None
+    labels: tuple[int | str, ...] = ()
+    place: PickledFrames | StoredFrames | tuple[int, int, int] | None = None
     error: str | None = None
+
+    @property
+    def damage(self) -> str | None:
+        """Of the video that a store's features are of."""
+        return self.place.video.damage if isinstance(self.place, StoredFrames) else None
 
     @property
     def key(self) -> str:
         return f"{self.path}#{self.id}" if self.id else self.path
 
-    def frames(self) -> tuple[np.ndarray, np.ndarray]:
+    def frames(self) -> dict[str, np.ndarray]:
         """``rgb`` [T, 1024] and ``audio`` [T, 128], uint8, of the frames that the record counts.
+
+        Of a store its one modality, float [T, D].
 
         Raises:
             UnreadableInput: naming the record.
@@ -62,12 +78,14 @@ class Entry:
         try:
             if self.place is None:
                 raise UnreadableInput(self.key, self.error or "no such record in this file")
+            if isinstance(self.place, StoredFrames):
+                return {self.place.store.modality: self.place.store.read(self.place.video).astype(np.float32)}
             rgb, audio = _pickled(self.path, self.place) if isinstance(self.place, PickledFrames) else self._parsed()
         except UnreadableInput as error:
             raise UnreadableInput(self.key, error.reason) from error
         if not len(rgb) or len(rgb) != len(audio):
             raise UnreadableInput(self.key, f"{len(rgb)} frames of rgb and {len(audio)} of audio")
-        return rgb, audio
+        return {"rgb": rgb, "audio": audio}
 
     def _parsed(self) -> tuple[np.ndarray, np.ndarray]:
         number, offset, length = self.place  # type: ignore[misc]
@@ -78,13 +96,14 @@ class Entry:
 
 
 def index_file(path: str) -> list[Entry]:
-    """The records of a pickle or TFRecord file, without their frames.
+    """The records of a pickle, TFRecord file or store, without their frames.
 
     What cannot be read is an entry too, so that it is counted: a whole file, a record, or ``#rest``, what
     is missing or damaged at the end of a file.
     """
     try:
-        entries = list(_tfrecords(path) if file_format(path) == "tfrecord" else _pickled_records(path))
+        records = {"tfrecord": _tfrecords, "store": _stored_videos}.get(file_format(path), _pickled_records)
+        entries = list(records(path))
     except UnreadableInput as error:
         return [Entry(path, "", error=error.reason)]
     seen: Counter[str] = Counter()
@@ -95,18 +114,21 @@ def index_file(path: str) -> list[Entry]:
     return entries or [Entry(path, "", error="no records in it")]
 
 
-def file_format(path: str) -> Literal["pickle", "tfrecord", "list"]:
-    """By the suffix, else by the first bytes; what is neither pickle nor TFRecord is a text file."""
+def file_format(path: str) -> Literal["pickle", "tfrecord", "store", "list"]:
+    """By the suffix, else by the first bytes: what begins as no pickle, TFRecord or gzip file does is a text file."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix in PICKLE_SUFFIXES | TFRECORD_SUFFIXES:
         return "pickle" if suffix in PICKLE_SUFFIXES else "tfrecord"
+    if is_store(path):
+        return "store"
     try:
         with open(path, "rb") as file:
             start = file.read(12)
     except (OSError, ValueError) as error:
         raise UnreadableInput(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if len(start) == 12 and tfrecord.masked(start[:8]) == int.from_bytes(start[8:], "little"):
-        return "tfrecord"
+    checked = len(start) == 12 and tfrecord.masked(start[:8]) == int.from_bytes(start[8:], "little")
+    if checked or start.startswith(GZIP):
+        return "tfrecord"  # which says that gzip is not read
     return "pickle" if start[:1] == b"\x80" else "list"
 
 
@@ -123,7 +145,7 @@ def listed_files(source: str | Sequence[str], root: str | None = None) -> list[s
         try:
             is_list = file_format(path) == "list"
         except UnreadableInput as error:
-            raise UserError(f"{error}; give pickles, TFRecord files or a list of them") from None
+            raise UserError(f"{error}; give pickles, TFRecord files, feature stores or a list of them") from None
         found += _lines(path, root) if is_list else [path]
     return list(dict.fromkeys(found))
 
@@ -168,6 +190,12 @@ def _tfrecords(path: str) -> Iterator[Entry]:
             yield Entry(path, _text(name), labels, place)
         if file.damage:
             yield Entry(path, "rest", error=file.damage)
+
+
+def _stored_videos(path: str) -> Iterator[Entry]:
+    store = FeatureStore(path)
+    for video in store.videos:
+        yield Entry(path, video.source, (video.label,) if video.label else (), StoredFrames(store, video))
 
 
 def _pickled_records(path: str) -> Iterator[Entry]:

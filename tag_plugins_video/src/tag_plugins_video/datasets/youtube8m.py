@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from tag_core.errors import UnreadableInput, UserError
 from tag_core.media.sources import expand_inputs
+from tag_plugins_video.datasets.frame_choice import FrameChoice
 from tag_plugins_video.datasets.records import (
     PICKLE_SUFFIXES,
     TFRECORD_SUFFIXES,
@@ -23,6 +25,7 @@ from tag_plugins_video.datasets.records import (
     listed_files,
     open_lists,
 )
+from tag_plugins_video.feature_store import is_store
 
 
 class YouTube8M:
@@ -32,10 +35,11 @@ class YouTube8M:
     frames; ``source``, the file and behind ``#`` the record's id; ``label``, float [classes] of 0 and 1,
     where labelled; ``damage``. Pickles are lists of dicts with ``video``, ``feature``, ``audio``, ``label``
     and ``nframes``, read without running them; TFRecord files hold a SequenceExample for each video. Which
-    records the files hold is found out at first use, without reading frames.
+    records the files hold is found out at first use, without reading frames. Of a store of ``tag-run features``
+    a sample holds the one modality that it has, float [T, D]; its labels are names of classes.
 
     Args:
-        source: pickles, TFRecord files, or text files with one such path a line.
+        source: pickles, TFRecord files, stores of 'tag-run features', or text files with one such path a line.
         labelled: False takes no labels.
         root: folder that the paths in a list are relative to; default: the list's.
         classes: names in index order; default: from label_map, or the numbers 0 to num_classes - 1.
@@ -63,14 +67,13 @@ class YouTube8M:
         dequantize: bool = True,
         eigenvalues: str | None = None,
     ) -> None:
-        if min(num_classes, max_frames, num_frames or 1) < 1 or num_frames == 0:
-            raise ValueError("num_classes, max_frames and num_frames must be at least 1")
+        if num_classes < 1:
+            raise ValueError("num_classes must be at least 1")
         if eigenvalues and not dequantize:
             raise ValueError("eigenvalues re-scale dequantised features; set dequantize = true")
-        if random and num_frames is None:
-            raise ValueError("random chooses among frames; set num_frames")
-        self.labelled, self.max_frames, self.num_frames, self.random = labelled, max_frames, num_frames, random
+        self.labelled, self.choose = labelled, FrameChoice(max_frames, num_frames, random)
         self.classes = class_names(classes, label_map, num_classes)
+        self.numbers = {name: number for number, name in enumerate(self.classes)}
         self.dequantize, self.scale = dequantize, rgb_scale(eigenvalues) if eigenvalues else None
         self.sources = open_lists(source) if not labelled else listed_files(source, root)
 
@@ -105,45 +108,44 @@ class YouTube8M:
         return self.entries[index].key
 
     def label(self, index: int) -> list[int]:
-        """The class numbers."""
-        return sorted(set(self.entries[index].labels))
+        """The class numbers, -1 for a name that is not among the classes."""
+        return sorted(set(self._labels(self.entries[index])))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         entry = self.entries[index]
-        rgb, audio = entry.frames()
-        chosen = self.choose(len(rgb))
-        sample: dict[str, Any] = {"source": entry.key, "rgb": self._features(rgb[chosen], self.scale)}
-        sample |= {"audio": self._features(audio[chosen]), "length": len(chosen), "damage": None}
+        modalities = entry.frames()
+        chosen = self.choose(len(next(iter(modalities.values()))))
+        sample: dict[str, Any] = {"source": entry.key, "length": len(chosen), "damage": entry.damage}
+        for name, frames in modalities.items():
+            sample[name] = self._features(frames[chosen], self.scale if name == "rgb" else None)
         if self.labelled:
             sample["label"] = self._target(entry)
         return sample
 
-    def choose(self, length: int) -> np.ndarray:
-        """Which of ``length`` frames to take.
-
-        All, up to ``max_frames``; or frame min(T - 1, int((i + u) * T / num_frames)) for i = 0 .. num_frames - 1,
-        u uniform in [0, 1) with ``random`` and 0.5 otherwise. (Paddle's reader draws in testing too.)
-        """
-        if self.num_frames is None:
-            return np.arange(min(length, self.max_frames))
-        place = torch.rand(self.num_frames, dtype=torch.float64).numpy() if self.random else 0.5
-        frames = (np.arange(self.num_frames) + place) * length / self.num_frames
-        return np.minimum(frames.astype(np.int64), length - 1)
+    def example(self) -> dict[str, Any]:
+        """YouTube-8M's features of noise, as long as they may be."""
+        count = self.choose.num_frames or self.choose.max_frames
+        rgb, audio = (np.random.randint(0, 256, (count, size), dtype=np.uint8) for size in (1024, 128))
+        features = {"rgb": self._features(rgb, self.scale), "audio": self._features(audio)}
+        return {"source": "example", **features, "length": count}
 
     def _features(self, frames: np.ndarray, scale: np.ndarray | None = None) -> Tensor:
+        if frames.dtype != np.uint8:  # not YouTube-8M's own
+            return self.choose.pad(frames)
         values = dequantize(frames) if self.dequantize else frames
         if scale is not None:
             values = (values - np.float32(4 / 512)) * scale[: values.shape[1]]
-        padded = np.zeros((self.num_frames or self.max_frames, values.shape[1]), values.dtype)
-        padded[: len(values)] = values
-        return torch.from_numpy(padded)
+        return self.choose.pad(values)
+
+    def _labels(self, entry: Entry) -> list[int]:
+        return [self.numbers.get(label, -1) if isinstance(label, str) else label for label in entry.labels]
 
     def _target(self, entry: Entry) -> Tensor:
         target = torch.zeros(len(self.classes))
-        for label in entry.labels:
-            if not 0 <= label < len(target):
+        for label, number in zip(entry.labels, self._labels(entry), strict=True):
+            if not 0 <= number < len(target):
                 raise UnreadableInput(entry.key, f"label {label} is not one of the {len(target)} classes")
-            target[label] = 1
+            target[number] = 1
         return target
 
 
@@ -159,8 +161,9 @@ def rgb_scale(path: str) -> np.ndarray:
         UserError: no such file, or not of numbers of 0 and above.
     """
     try:
-        values = np.load(path, allow_pickle=False).reshape(-1)[:1024].astype(np.float32)
-    except (OSError, ValueError, TypeError, EOFError) as error:
+        with open(path, "rb") as file:
+            values = np.lib.format.read_array(file).reshape(-1)[:1024].astype(np.float32)
+    except (OSError, ValueError, TypeError, EOFError, MemoryError, SyntaxError, TokenError) as error:
         raise UserError(f"eigenvalues {path}: no .npy file of numbers: {error}") from None
     if len(values) < 1024 or not (values >= 0).all():
         raise UserError(f"eigenvalues {path}: 1024 or more numbers of at least 0 are needed")
@@ -173,7 +176,8 @@ def _record(source: str) -> tuple[str, str] | None:
     hashes = [place for place, letter in enumerate(source[:-1]) if letter == "#"]
     if not hashes or os.path.exists(source):
         return None
-    return next(((source[:at], source[at + 1 :]) for at in hashes if os.path.isfile(source[:at])), None)
+    files = (at for at in hashes if os.path.isfile(source[:at]) or is_store(source[:at]))
+    return next(((source[:at], source[at + 1 :]) for at in files), None)
 
 
 def _whole(records: dict[str, Entry]) -> str | None:

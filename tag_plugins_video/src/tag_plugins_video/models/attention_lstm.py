@@ -26,16 +26,34 @@ class LSTM(nn.Module):
 
     def forward(self, gates: Tensor) -> Tensor:
         gates = gates.to(torch.promote_types(gates.dtype, torch.float32))  # a cell sums up: not in half precision
-        state = cell = gates.new_zeros(gates.shape[0], self.hidden)
-        to_input, to_forget, to_output = (0, 0, 0) if self.peepholes is None else self.peepholes.chunk(3)
+        carried = (gates.new_zeros(gates.shape[0], self.hidden), gates.new_zeros(gates.shape[0], self.hidden))
+        if torch.compiler.is_exporting():
+            return self._as_loop(carried, gates)
         states = []
-        for step in gates.unbind(1):
-            enter, forget, candidate, output = (step + self.recurrent(state)).chunk(4, dim=1)
-            kept = torch.sigmoid(forget + to_forget * cell) * cell
-            cell = kept + torch.sigmoid(enter + to_input * cell) * torch.tanh(candidate)
-            state = torch.sigmoid(output + to_output * cell) * torch.tanh(cell)
-            states.append(state)
+        for frame in gates.unbind(1):
+            carried = self.step(carried, frame)
+            states.append(carried[0])
         return torch.stack(states, dim=1)
+
+    def step(self, carried: tuple[Tensor, Tensor], frame: Tensor) -> tuple[Tensor, Tensor]:
+        """State and cell after one more frame."""
+        state, cell = carried
+        to_input, to_forget, to_output = (0, 0, 0) if self.peepholes is None else self.peepholes.chunk(3)
+        enter, forget, candidate, output = (frame + self.recurrent(state)).chunk(4, dim=1)
+        kept = torch.sigmoid(forget + to_forget * cell) * cell
+        cell = kept + torch.sigmoid(enter + to_input * cell) * torch.tanh(candidate)
+        return torch.sigmoid(output + to_output * cell) * torch.tanh(cell), cell
+
+    def _as_loop(self, carried: tuple[Tensor, Tensor], gates: Tensor) -> Tensor:
+        """The same as one operator that any number of frames goes through, where ``for`` would be unrolled."""
+        from torch._higher_order_ops import scan
+
+        def step(carried: tuple[Tensor, Tensor], frame: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+            carried = self.step(carried, frame)
+            return carried, carried[0].clone()  # what is carried may not be an output too
+
+        states: Tensor = scan(step, carried, gates, dim=1)[1]
+        return states
 
 
 def reverse(values: Tensor, mask: Tensor) -> Tensor:

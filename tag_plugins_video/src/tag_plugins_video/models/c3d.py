@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from tag_plugins_video.models.clips import check_clips
+
 StateDict = dict[str, Tensor]
 SPORTS1M = (("1a", 64), ("2a", 128), ("3a", 256), ("3b", 256), ("4a", 512), ("4b", 512), ("5a", 512), ("5b", 512))
 UCF101 = (("1a", 64), ("2a", 128), ("3a", 256), ("4a", 256), ("5a", 256))
@@ -75,7 +77,7 @@ class C3D(nn.Module):
         for name, channels in layers:
             self.add_module(f"conv{name}", nn.Conv3d(inputs, round(channels * width), 3, padding=1))
             inputs = round(channels * width)
-        self.places = nn.AdaptiveAvgPool3d((1, 4, 4))
+        self.places = nn.AdaptiveAvgPool2d(4)
         self.fc6 = nn.Linear(inputs * 16, self.feature_dim)
         self.fc7 = nn.Linear(self.feature_dim, self.feature_dim)
         self.relu, self.dropout = nn.ReLU(), nn.Dropout(dropout)
@@ -84,15 +86,14 @@ class C3D(nn.Module):
             nn.init.zeros_(self.get_submodule("conv1a").bias)  # type: ignore[arg-type]
 
     def forward(self, clips: Tensor) -> Tensor:
-        frames, height, width = clips.shape[2:]
-        if min(frames, height, width) < 16:
-            raise ValueError(f"C3D needs 16 frames of 16x16 or more, got {frames} of {height}x{width}")
+        check_clips("C3D", clips, frames=16, side=16)
         maps = clips
         for name, following in zip(self._convs, [*self._convs[1:], ""], strict=True):
             maps = self.relu(self.get_submodule(f"conv{name}")(maps))
             if following[:1] != name[0]:
                 maps = self._pool(maps, int(name[0]))
-        if tuple(maps.shape[2:]) != (1, 4, 4):
+        maps = maps.mean(dim=2)
+        if tuple(maps.shape[2:]) != (4, 4):
             maps = self.places(maps)
         units = self.relu(self.fc6(maps.flatten(1)))
         features: Tensor = self.relu(self.fc7(self.dropout(units)))

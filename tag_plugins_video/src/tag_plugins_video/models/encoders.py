@@ -1,4 +1,4 @@
-"""2D image encoders by name: torchvision's, timm's, and a tiny one."""
+"""2D image encoders by name: torchvision's, timm's, and two tiny ones."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def make_encoder(name: str, imagenet: bool = False) -> tuple[nn.Module, int]:
     """An encoder from [N, 3, H, W] to [N, D], and D.
 
     Args:
-        name: a torchvision classification model (``resnet50``), ``timm/<model>``, or ``tiny``.
+        name: a torchvision classification model (``resnet50``), ``timm/<model>``, ``tiny``, or ``tiny-grid``.
         imagenet: with its library's default weights, trained on ImageNet.
 
     Raises:
         ValueError: no encoder of that name, or one without a linear classifier to take off.
         WeightsError: the weights cannot be fetched.
     """
-    if name == "tiny":
+    if name in ("tiny", "tiny-grid"):
         if imagenet:
-            raise ValueError("encoder 'tiny' has no ImageNet weights")
-        return _tiny()
+            raise ValueError(f"encoder {name!r} has no ImageNet weights")
+        return _tiny(1 if name == "tiny" else 4)
     if name.startswith("timm/"):
         return _from_timm(name.removeprefix("timm/"), imagenet)
     return _from_torchvision(name, imagenet)
@@ -72,12 +72,12 @@ def _fetch(name: str, build: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _tiny() -> tuple[nn.Module, int]:
+def _tiny(places: int) -> tuple[nn.Module, int]:
     layers: list[nn.Module] = []
     for inputs, outputs in ((3, 16), (16, 32), (32, 64)):
         conv = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
         layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 64
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(places), nn.Flatten()), 64 * places**2
 
 
 def _nearest(name: str, names: list[str]) -> str:

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from tag_plugins_video.models.clips import check_clips
+
 StateDict = dict[str, Tensor]
 BLOCKS = {63: (3, 4, 6, 3), 131: (3, 4, 23, 3), 199: (3, 8, 36, 3)}
 EXPANSION = 4
@@ -72,7 +74,7 @@ class P3D(nn.Module):
             raise ValueError(f"variants is a cycle of the letters A, B and C, not {variants!r}")
         if channels < 1:
             raise ValueError(f"channels must be at least 1, got {channels}")
-        self.feature_dim = 512 * EXPANSION
+        self.feature_dim, self.channels = 512 * EXPANSION, channels
         conv = nn.Conv3d(channels, 64, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False)
         pool = nn.MaxPool3d((2, 3, 3), 2, (0, 1, 1))
         self.stem = nn.Sequential(conv, nn.BatchNorm3d(64), nn.ReLU(inplace=True), pool)
@@ -93,8 +95,7 @@ class P3D(nn.Module):
             norm.requires_grad_(False)
 
     def forward(self, clips: Tensor) -> Tensor:
-        if clips.shape[2] < 16:
-            raise ValueError(f"P3D needs 16 frames or more, got {clips.shape[2]}")
+        check_clips("P3D", clips, frames=16, channels=self.channels)
         maps = self.stem(clips)
         for stage in (self.layer1, self.layer2, self.layer3):
             maps = self.halve_time(stage(maps))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.video import S3D_Weights, s3d
 
 from tag_core.engine.weights import PublishedWeights
+from tag_plugins_video.models.clips import check_clips
 
 StateDict = dict[str, Tensor]
 
@@ -69,13 +70,15 @@ def _published(weights: S3D_Weights) -> PublishedWeights:
 class S3D(nn.Module):
     """Separable 3D convolutions in Inception blocks.
 
-    Input [N, 3, T, H, W], T at least 5 and H, W at least 17 (published: 128 frames of 224x224);
+    Input [N, 3, T, H, W], T at least 8 and H, W at least 17 (published: 128 frames of 224x224);
     features [N, 1024]: windows averaged, then their mean. With a linear classifier behind it these are
     torchvision's logits. Weights of kylemin/S3D belong to frames scaled to -1..1: mean and std 0.5.
 
     Args:
         window: what the windows span: '2x7x7', as in torchvision (less where the map is smaller), or '2xHxW',
             the whole plane, as in kylemin/S3D. The same up to frames of 224x224.
+        norm_momentum: of the batch norms' running averages; the published one wants thousands of steps, 0.1
+            suits a short training from scratch.
     """
 
     published_weights: ClassVar[dict[str, PublishedWeights]] = {"kinetics-400": _published(S3D_Weights.KINETICS400_V1)}
@@ -84,16 +87,18 @@ class S3D(nn.Module):
         "kylemin": from_kylemin,
     }
 
-    def __init__(self, window: Literal["2x7x7", "2xHxW"] = "2x7x7") -> None:
+    def __init__(self, window: Literal["2x7x7", "2xHxW"] = "2x7x7", norm_momentum: float = 0.001) -> None:
         super().__init__()
         self.window = window
         self.features = s3d(weights=None).features
+        for module in self.features.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.momentum = norm_momentum
         self.feature_dim = 1024
 
     def forward(self, clips: Tensor) -> Tensor:
-        frames, height, width = clips.shape[2:]
-        if frames < 5 or min(height, width) < 17:
-            raise ValueError(f"S3D needs 5 frames of 17x17 or more, got {frames} of {height}x{width}")
+        # oneDNN's AVX-512 gradient of the first convolution along time is wrong, or crashes, for 5 to 7 frames
+        check_clips("S3D", clips, frames=8, side=17)
         maps = self.features(clips)
         largest = (2, 7, 7) if self.window == "2x7x7" else (2, *maps.shape[3:])
         sides = [min(side, most) for side, most in zip(maps.shape[2:], largest, strict=True)]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model
 
+from tag_core.errors import UserError
+from tag_plugins_video.models.clips import check_clips
 from tag_plugins_video.models.encoders import make_encoder
 
 StateDict = dict[str, Tensor]
@@ -46,14 +48,16 @@ class StNet(nn.Module):
         self.xception = TemporalXception(2048, self.feature_dim)
 
     def forward(self, clips: Tensor) -> Tensor:
-        if clips.shape[2] < 1 or clips.shape[2] % self.snippet:
-            raise ValueError(f"StNet needs a multiple of {self.snippet} frames, got {clips.shape[2]}")
-        segments, (height, width) = clips.shape[2] // self.snippet, clips.shape[3:]
-        images = clips.transpose(1, 2).reshape(-1, 3 * self.snippet, height, width)
+        check_clips("StNet", clips)
+        if clips.shape[2] % self.snippet:
+            told = f"StNet needs a multiple of {self.snippet} frames, got {clips.shape[2]}"
+            raise UserError(f"{told}; set data.train.clip_len={self.snippet}, or task.backbone.snippet")
+        count, segments, (height, width) = clips.shape[0], clips.shape[2] // self.snippet, clips.shape[3:]
+        images = clips.transpose(1, 2).reshape(count * segments, 3 * self.snippet, height, width)
         maps = self.layer2(self.layer1(self.stem(images)))
         maps = self.layer3(self.temporal2(maps, segments))
         maps = self.layer4(self.temporal3(maps, segments))
-        pooled = maps.mean(dim=(2, 3)).reshape(-1, segments, maps.shape[1]).transpose(1, 2)
+        pooled = maps.mean(dim=(2, 3)).reshape(count, segments, maps.shape[1]).transpose(1, 2)
         return torch.amax(self.xception(pooled), dim=2)
 
     def initialize(self) -> None:

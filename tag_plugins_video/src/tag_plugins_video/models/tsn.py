@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from tag_plugins_video.models.clips import check_clips
 from tag_plugins_video.models.encoders import make_encoder
+
+StateDict = dict[str, Tensor]
+
+
+def from_mmaction(state: StateDict) -> StateDict:
+    """A TSN of MMAction2 with a ResNet (``backbone.conv1.conv.weight`` ... ``cls_head.fc_cls.bias``).
+
+    Raises:
+        KeyError: this is not such a state dict.
+    """
+    if "backbone.conv1.conv.weight" not in state:
+        raise KeyError("backbone.conv1.conv.weight")
+    own = {}
+    for key, value in state.items():
+        key = key.replace("cls_head.fc_cls.", "head.").replace("backbone.", "backbone.encoder.")
+        key = key.replace("downsample.conv.", "downsample.0.").replace("downsample.bn.", "downsample.1.")
+        own[re.sub(r"conv(\d)\.(conv|bn)\.", r"\2\1.", key)] = value
+    return own
+
+
+def from_encoder(state: StateDict) -> StateDict:
+    """The encoder's own, as its library or a training on pictures saves it: a start, without the classifier."""
+    return {f"backbone.encoder.{key}": value for key, value in state.items()}
 
 
 class TSN(nn.Module):
@@ -17,14 +43,20 @@ class TSN(nn.Module):
     average consensus equals the paper's average of the frames' class scores.
 
     Args:
-        encoder: a torchvision classification model (``resnet50``), ``timm/<model>``, or ``tiny`` (three
-            convolutions, for pictures of 32 pixels).
+        encoder: a torchvision classification model (``resnet50``), ``timm/<model>``, ``tiny`` (three
+            convolutions, for pictures of 32 pixels), or ``tiny-grid`` (the same without its last average:
+            features tell what is where, in 4x4 places).
         encoder_weights: 'imagenet' starts from the library's ImageNet weights, fetched once.
         consensus: 'average' or 'max' over the frames, or 'attention': an average weighted by the softmax
             over frames of a learned linear score (TPAMI 2018, section 3.3).
         partial_bn: in training keep every batch norm but the first as it is (section 3.3 of the paper;
             for fine-tuning with small batches, not from scratch).
     """
+
+    layouts: ClassVar[dict[str, Callable[[StateDict], StateDict]]] = {
+        "mmaction2": from_mmaction,
+        "encoder": from_encoder,
+    }
 
     def __init__(
         self,
@@ -37,8 +69,8 @@ class TSN(nn.Module):
         self.encoder, self.feature_dim = make_encoder(encoder)
         self._encoder_name = encoder
         self._imagenet = encoder_weights == "imagenet"
-        if self._imagenet and encoder == "tiny":
-            raise ValueError("encoder 'tiny' has no ImageNet weights")
+        if self._imagenet and encoder.startswith("tiny"):
+            raise ValueError(f"encoder {encoder!r} has no ImageNet weights")
         self.consensus = consensus
         self.attention = nn.Linear(self.feature_dim, 1) if consensus == "attention" else None
         norms = [m for m in self.encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -56,6 +88,7 @@ class TSN(nn.Module):
             self.encoder.load_state_dict(make_encoder(self._encoder_name, imagenet=True)[0].state_dict())
 
     def forward(self, clips: Tensor) -> Tensor:
+        check_clips("TSN", clips)
         frames = clips.transpose(1, 2)
         features = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         if self.attention is not None:

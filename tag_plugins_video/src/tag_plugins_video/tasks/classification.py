@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tag_core.errors import UserError
 from tag_core.kinds import Backbone, Batch, Loss, Outputs
 from tag_core.records import Record
 from tag_plugins_video.tasks.labelling import label_records
@@ -28,12 +29,14 @@ class Classification(nn.Module):
         backbone: maps [N, C, T, H, W] to features [N, D].
         loss: from logits and labels to a scalar.
         dropout: share of features dropped before the classifier in training.
-        mean: of the normalisation, per channel of RGB in [0, 1]; default: torchvision's for Kinetics.
+        mean: of the normalisation, per channel (RGB in [0, 1], or as many as the clips have); default:
+            torchvision's for Kinetics.
         std: of the normalisation.
+        head_bound: the classifier's first weights lie evenly between minus and plus this; 0: normally, with a
+            standard deviation of 0.01.
         views: average the views' scores (probabilities) or their logits.
         multi_label: any number of labels per clip: sigmoid scores, labels [N, classes] of 0 and 1.
         top_k: labels per record, best first.
-        embeddings: put the features into the records too.
     """
 
     mean: Tensor
@@ -45,23 +48,28 @@ class Classification(nn.Module):
         loss: Loss,
         classes: list[str],
         dropout: float = 0.0,
-        mean: RGB = KINETICS_MEAN,
-        std: RGB = KINETICS_STD,
+        mean: tuple[float, ...] = KINETICS_MEAN,
+        std: tuple[float, ...] = KINETICS_STD,
+        head_bound: float = 0.0,
         views: Literal["scores", "logits"] = "scores",
         multi_label: bool = False,
         top_k: int = 5,
-        embeddings: bool = False,
     ) -> None:
         if top_k < 1 or not 0 <= dropout < 1:
             raise ValueError(f"top_k must be at least 1 and dropout in [0, 1), got {top_k} and {dropout}")
+        if len(mean) != len(std) or not mean or min(std) <= 0 or head_bound < 0:
+            raise ValueError(f"mean and std need a number for each channel, std above 0; got {mean} and {std}")
         super().__init__()
         self.backbone, self.loss, self.classes = backbone, loss, list(classes)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(backbone.feature_dim, len(classes))
-        nn.init.normal_(self.head.weight, std=0.01)
+        if head_bound:
+            nn.init.uniform_(self.head.weight, -head_bound, head_bound)
+        else:
+            nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
         self.views, self.multi_label = views, multi_label
-        self.top_k, self.embeddings = top_k, embeddings
+        self.top_k = top_k
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
@@ -74,21 +82,25 @@ class Classification(nn.Module):
     def predict(self, batch: Batch) -> Outputs:
         """``scores`` and ``logits`` [N, classes] and ``embedding`` [N, D], averaged over the views.
 
-        With labels also the ``loss`` of these logits. One view at a time: ten crops need no more
-        memory than one.
+        With labels also the ``loss`` of these logits.
         """
-        views = self.split_views(batch["clip"]).unbind(1)
-        features = torch.stack([self.backbone(self.prepare(view)) for view in views])
-        logits = self.head(self.dropout(features)).float()
-        mean = logits.mean(0)
-        scores = self.to_scores(logits).mean(0) if self.views == "scores" else self.to_scores(mean)
-        outputs = {"scores": scores, "logits": mean, "embedding": features.float().mean(0)}
+        features = self.features(self.split_views(batch["clip"]))
+        logits = self.head(self.dropout(features.flatten(0, 1))).float().reshape(*features.shape[:2], -1)
+        mean = logits.mean(1)
+        scores = self.to_scores(logits).mean(1) if self.views == "scores" else self.to_scores(mean)
+        outputs = {"scores": scores, "logits": mean, "embedding": features.float().mean(1)}
         if "label" in batch:
             outputs["loss"] = self.loss(mean, batch["label"])
         return outputs
 
     def records(self, outputs: Outputs, batch: Batch) -> Iterator[Record]:
-        return label_records(outputs, batch, self.classes, self.top_k, self.embeddings)
+        return label_records(outputs, batch, self.classes, self.top_k)
+
+    def features(self, views: Tensor) -> Tensor:
+        """Of clips [N, V, T, C, H, W], [N, V, D]. One view at a time: ten crops need no more memory than one."""
+        if torch.compiler.is_exporting():  # one copy of the backbone, for any V
+            return self.backbone(self.prepare(views.flatten(0, 1))).reshape(*views.shape[:2], -1)
+        return torch.stack([self.backbone(self.prepare(view)) for view in views.unbind(1)], dim=1)
 
     def split_views(self, clips: Tensor) -> Tensor:
         """[N, T, C, H, W] as [N, 1, T, C, H, W]; with views already, unchanged."""
@@ -100,6 +112,8 @@ class Classification(nn.Module):
         """[N, T, C, H, W] to normalised [N, C, T, H, W]."""
         clips = clips.to(self.mean.device)
         if not clips.is_floating_point():
+            if clips.shape[-3] != len(self.mean):
+                raise UserError(f"clips of {clips.shape[-3]} channels: task.mean and task.std have {len(self.mean)}")
             clips = (clips.to(self.mean.dtype) / 255 - self.mean) / self.std
         return clips.transpose(1, 2)
 

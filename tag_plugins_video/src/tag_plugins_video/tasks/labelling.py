@@ -8,9 +8,7 @@ from tag_core.kinds import Batch, Outputs
 from tag_core.records import Record
 
 
-def label_records(
-    outputs: Outputs, batch: Batch, classes: Sequence[str], top_k: int, embeddings: bool
-) -> Iterator[Record]:
+def label_records(outputs: Outputs, batch: Batch, classes: Sequence[str], top_k: int) -> Iterator[Record]:
     """A record per sample: its ``top_k`` best of ``scores`` [N, classes], and what the batch knows of it."""
     best, order = (part.tolist() for part in outputs["scores"].float().topk(min(top_k, len(classes)), dim=1))
     truth = batch["label"].tolist() if "label" in batch else None
@@ -21,8 +19,6 @@ def label_records(
             record.time = list(batch["time"][i])
         if truth is not None:
             record.truth = _names(truth[i], classes)
-        if embeddings:
-            record.embedding = outputs["embedding"][i].tolist()
         yield record
 
 

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tag_core.errors import UserError
 from tag_core.kinds import Backbone, Batch, Loss, Outputs
 from tag_core.records import Record
-from tag_plugins_video.models.sequences import linear
+from tag_plugins_video.models.sequences import linear, norm_frames, unpack
 from tag_plugins_video.tasks.labelling import label_records
 
 
@@ -36,7 +36,8 @@ class Tagging(nn.Module):
             label: softmax scores, labels [N].
         head_decay: L2 penalty of the classifier's weights and bias alone, whatever the optimizer decays.
         top_k: labels per record, best first.
-        embeddings: put the features into the records too.
+        normalize: bring every feature to mean 0 and variance 1 (a batch norm) before the backbone.
+            YouTube-8M's are whitened already; features of your own hardly ever are.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Tagging(nn.Module):
         multi_label: bool = True,
         head_decay: float = 0.0,
         top_k: int = 20,
-        embeddings: bool = False,
+        normalize: bool = False,
     ) -> None:
         modalities = getattr(backbone, "modalities", None)
         if not modalities:
@@ -59,7 +60,9 @@ class Tagging(nn.Module):
         self.modalities = tuple(modalities)
         self.head = linear(backbone.feature_dim, len(classes))
         self.multi_label, self.head_decay = multi_label, head_decay
-        self.top_k, self.embeddings = top_k, embeddings
+        self.top_k = top_k
+        sizes = backbone.modalities if normalize else {}  # type: ignore[attr-defined]
+        self.norms = nn.ModuleDict({name: nn.BatchNorm1d(size, affine=False) for name, size in sizes.items()})
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         loss = self.loss(self.head(self.features(batch)), batch["label"])
@@ -78,14 +81,21 @@ class Tagging(nn.Module):
         return outputs
 
     def records(self, outputs: Outputs, batch: Batch) -> Iterator[Record]:
-        return label_records(outputs, batch, self.classes, self.top_k, self.embeddings)
+        return label_records(outputs, batch, self.classes, self.top_k)
 
     def features(self, batch: Batch) -> Tensor:
         """The backbone's [N, D]."""
-        return self.backbone(self.prepare(batch))  # type: ignore[arg-type]
+        inputs = self.prepare(batch)
+        if self.norms:
+            features, mask = unpack(inputs, self.backbone.modalities)  # type: ignore[attr-defined]
+            inputs |= {name: norm_frames(norm, features[name], mask) for name, norm in self.norms.items()}  # type: ignore[arg-type]
+        return self.backbone(inputs)  # type: ignore[arg-type]
 
     def prepare(self, batch: Batch) -> dict[str, Tensor]:
-        """What the backbone reads, on the model's device, cut to the longest sequence of the batch."""
+        """What the backbone reads, on the model's device, cut to the longest sequence of the batch.
+
+        An exported graph is not: padding changes nothing, and its shapes may not depend on values.
+        """
         missing = [name for name in self.modalities if name not in batch]
         if missing:
             given = ", ".join(name for name, value in batch.items() if getattr(value, "ndim", 0) == 3) or "none"
@@ -95,8 +105,9 @@ class Tagging(nn.Module):
         if not isinstance(first, Tensor):
             length = torch.tensor([len(sequence) for sequence in first])
         if length is not None:
-            longest = max(int(length.max()), 1)
-            inputs = {name: value[:, :longest] for name, value in inputs.items()}
+            if not torch.compiler.is_exporting():
+                longest = max(int(length.max()), 1)
+                inputs = {name: value[:, :longest] for name, value in inputs.items()}
             inputs["length"] = length.to(self.head.weight.device)
         return inputs
 
