@@ -6,7 +6,8 @@ from torch import nn
 
 from tag_core.errors import UserError
 from tag_plugins_video.models.c3d_tiny import C3DTiny
-from tag_plugins_video.tasks.classification import KINETICS_MEAN, KINETICS_STD, Classification
+from tag_plugins_video.tasks.classification import Classification
+from tag_plugins_video.tasks.clips import KINETICS_MEAN, KINETICS_STD
 
 CLASSES = ["a", "b", "c", "d"]
 

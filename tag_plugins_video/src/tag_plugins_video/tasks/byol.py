@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tag_core.kinds import Backbone, Batch
-from tag_plugins_video.tasks.classification import KINETICS_MEAN, KINETICS_STD
-from tag_plugins_video.tasks.self_supervised import ClipEncoder, Momentum, mlp, takes_part
+from tag_plugins_video.tasks.clips import KINETICS_MEAN, KINETICS_STD, ClipEncoder
+from tag_plugins_video.tasks.self_supervised import Momentum, mlp, pair, takes_part
 
 
 class BYOL(ClipEncoder):
@@ -42,7 +42,7 @@ class BYOL(ClipEncoder):
         self.target = Momentum(nn.Sequential(self.backbone, self.projector), momentum)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        clips = self.pair(batch)
+        clips = pair(self, batch)
         with torch.no_grad():
             if self.training and takes_part(self):
                 self.target.update(nn.Sequential(self.backbone, self.projector), clips)

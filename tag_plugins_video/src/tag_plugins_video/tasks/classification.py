@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from tag_core.errors import UserError
 from tag_core.kinds import Backbone, Batch, Loss, Outputs
 from tag_core.records import Record
+from tag_plugins_video.tasks.clips import KINETICS_MEAN, KINETICS_STD, ClipEncoder, split_views
 from tag_plugins_video.tasks.labelling import label_records
 
-RGB = tuple[float, float, float]
-KINETICS_MEAN: RGB = (0.43216, 0.394666, 0.37645)
-KINETICS_STD: RGB = (0.22803, 0.22145, 0.216989)
 
-
-class Classification(nn.Module):
+class Classification(ClipEncoder):
     """A linear classifier on a video backbone's features.
 
     Reads ``clip`` [N, T, C, H, W], or [N, V, T, C, H, W] with V views of every video: uint8 is scaled
@@ -39,9 +34,6 @@ class Classification(nn.Module):
         top_k: labels per record, best first.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         backbone: Backbone,
@@ -57,10 +49,10 @@ class Classification(nn.Module):
     ) -> None:
         if top_k < 1 or not 0 <= dropout < 1:
             raise ValueError(f"top_k must be at least 1 and dropout in [0, 1), got {top_k} and {dropout}")
-        if len(mean) != len(std) or not mean or min(std) <= 0 or head_bound < 0:
-            raise ValueError(f"mean and std need a number for each channel, std above 0; got {mean} and {std}")
-        super().__init__()
-        self.backbone, self.loss, self.classes = backbone, loss, list(classes)
+        if head_bound < 0:
+            raise ValueError(f"head_bound must be 0 or more, got {head_bound}")
+        super().__init__(backbone, mean, std)
+        self.loss, self.classes = loss, list(classes)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(backbone.feature_dim, len(classes))
         if head_bound:
@@ -70,11 +62,9 @@ class Classification(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.views, self.multi_label = views, multi_label
         self.top_k = top_k
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        views = self.split_views(batch["clip"])
+        views = split_views(batch["clip"])
         features = self.backbone(self.prepare(views.flatten(0, 1)))
         labels = batch["label"].repeat_interleave(views.shape[1], dim=0)
         return {"loss": self.loss(self.head(self.dropout(features)), labels)}
@@ -84,7 +74,7 @@ class Classification(nn.Module):
 
         With labels also the ``loss`` of these logits.
         """
-        features = self.features(self.split_views(batch["clip"]))
+        features = self.features(split_views(batch["clip"]))
         logits = self.head(self.dropout(features.flatten(0, 1))).float().reshape(*features.shape[:2], -1)
         mean = logits.mean(1)
         scores = self.to_scores(logits).mean(1) if self.views == "scores" else self.to_scores(mean)
@@ -95,27 +85,6 @@ class Classification(nn.Module):
 
     def records(self, outputs: Outputs, batch: Batch) -> Iterator[Record]:
         return label_records(outputs, batch, self.classes, self.top_k)
-
-    def features(self, views: Tensor) -> Tensor:
-        """Of clips [N, V, T, C, H, W], [N, V, D]. One view at a time: ten crops need no more memory than one."""
-        if torch.compiler.is_exporting():  # one copy of the backbone, for any V
-            return self.backbone(self.prepare(views.flatten(0, 1))).reshape(*views.shape[:2], -1)
-        return torch.stack([self.backbone(self.prepare(view)) for view in views.unbind(1)], dim=1)
-
-    def split_views(self, clips: Tensor) -> Tensor:
-        """[N, T, C, H, W] as [N, 1, T, C, H, W]; with views already, unchanged."""
-        if clips.dim() not in (5, 6):
-            raise ValueError(f"clip must be [N, T, C, H, W] or [N, V, T, C, H, W], got {list(clips.shape)}")
-        return clips if clips.dim() == 6 else clips.unsqueeze(1)
-
-    def prepare(self, clips: Tensor) -> Tensor:
-        """[N, T, C, H, W] to normalised [N, C, T, H, W]."""
-        clips = clips.to(self.mean.device)
-        if not clips.is_floating_point():
-            if clips.shape[-3] != len(self.mean):
-                raise UserError(f"clips of {clips.shape[-3]} channels: task.mean and task.std have {len(self.mean)}")
-            clips = (clips.to(self.mean.dtype) / 255 - self.mean) / self.std
-        return clips.transpose(1, 2)
 
     def to_scores(self, logits: Tensor) -> Tensor:
         return logits.sigmoid() if self.multi_label else logits.softmax(-1)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from tag_core.errors import UserError
 from tag_core.kinds import Backbone, Batch, Outputs
 from tag_core.records import Record
-from tag_plugins_video.tasks.classification import KINETICS_MEAN, KINETICS_STD
+from tag_plugins_video.tasks.clips import KINETICS_MEAN, KINETICS_STD, ClipEncoder
 from tag_plugins_video.tasks.labelling import label_records
-from tag_plugins_video.tasks.self_supervised import ClipEncoder, gather, takes_part
+from tag_plugins_video.tasks.self_supervised import gather, takes_part
 
 
 class KNN(ClipEncoder):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from tag_core.kinds import Backbone, Batch, Loss
-from tag_plugins_video.tasks.classification import KINETICS_MEAN, KINETICS_STD, Classification
+from tag_plugins_video.tasks.classification import Classification
+from tag_plugins_video.tasks.clips import KINETICS_MEAN, KINETICS_STD, split_views
 
 
 class LinearProbe(Classification):
@@ -41,17 +42,17 @@ class LinearProbe(Classification):
         top_k: int = 5,
     ) -> None:
         super().__init__(backbone, loss, classes, mean=mean, std=std, views=views, multi_label=multi_label, top_k=top_k)
-        self.backbone.requires_grad_(False)  # type: ignore[attr-defined]
+        self.backbone.requires_grad_(False)
         norm = nn.BatchNorm1d(backbone.feature_dim, affine=False)
         self.head = nn.Sequential(norm, self.head)  # type: ignore[assignment]
 
     def train(self, mode: bool = True) -> LinearProbe:
         super().train(mode)
-        self.backbone.train(False)  # type: ignore[attr-defined]
+        self.backbone.train(False)
         return self
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        views = self.split_views(batch["clip"])
+        views = split_views(batch["clip"])
         with torch.no_grad():
             features = self.backbone(self.prepare(views.flatten(0, 1))).float()
         if len(features) == 1:  # a batch of one has no statistics

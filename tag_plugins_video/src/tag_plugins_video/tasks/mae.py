@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from tag_core.kinds import Backbone, Batch
 from tag_plugins_video.models.vit import VideoViT, sine_positions
-from tag_plugins_video.tasks.classification import KINETICS_MEAN, KINETICS_STD, RGB
-from tag_plugins_video.tasks.self_supervised import ClipEncoder, split_views
+from tag_plugins_video.tasks.clips import KINETICS_MEAN, KINETICS_STD, RGB, ClipEncoder, split_views
 
 
 class MAE(ClipEncoder):

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tag_core.kinds import Backbone, Batch
-from tag_plugins_video.tasks.classification import KINETICS_MEAN, KINETICS_STD
-from tag_plugins_video.tasks.self_supervised import ClipEncoder, Momentum, gather, mlp, takes_part
+from tag_plugins_video.tasks.clips import KINETICS_MEAN, KINETICS_STD, ClipEncoder
+from tag_plugins_video.tasks.self_supervised import Momentum, gather, mlp, pair, takes_part
 
 
 class MoCo(ClipEncoder):
@@ -56,7 +56,7 @@ class MoCo(ClipEncoder):
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        first, second = self.pair(batch).chunk(2)
+        first, second = pair(self, batch).chunk(2)
         moves = self.training and takes_part(self)
         queries = F.normalize(self.projector(self.backbone(first)).float(), dim=1)
         with torch.no_grad():

@@ -1,8 +1,7 @@
-"""What the tasks that learn without labels share: views, records, momentum encoders, other ranks' features."""
+"""What the tasks that learn without labels share: pairs of views, momentum encoders, other ranks' features."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,56 +12,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from tag_core.errors import UserError
-from tag_core.kinds import Backbone, Batch, Outputs
-from tag_core.records import Record
-from tag_plugins_video.tasks.classification import Classification
+from tag_core.kinds import Batch
+from tag_plugins_video.tasks.clips import ClipEncoder, split_views
 
 
-class ClipEncoder(nn.Module):
-    """A video backbone that clips are prepared for; the base of tasks without a classifier.
+def pair(encoder: ClipEncoder, batch: Batch) -> Tensor:
+    """The first view of every video, then the second: prepared, [2 * N, C, T, H, W].
 
-    Reads ``clip`` [N, T, C, H, W], or [N, V, T, C, H, W] with V views of every video: uint8 is scaled to [0, 1]
-    and normalised on the model's device, float is taken as it is.
+    Raises:
+        UserError: a video has one view, or more than two.
     """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, backbone: Backbone, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.backbone: Any = backbone
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
-
-    def predict(self, batch: Batch) -> Outputs:
-        """``embedding`` [N, D]: the backbone's features, averaged over the views."""
-        clips = split_views(batch["clip"])
-        views = [clips[:, view] for view in range(clips.shape[1])]  # unlike unbind, as ONNX bytes can be taken apart
-        return {"embedding": torch.stack([self.backbone(self.prepare(view)).float() for view in views]).mean(0)}
-
-    def records(self, outputs: Outputs, batch: Batch) -> Iterator[Record]:
-        for i, (source, embedding) in enumerate(zip(batch["source"], outputs["embedding"].tolist(), strict=True)):
-            record = Record(source=source, embedding=embedding, damage=batch["damage"][i])
-            if "time" in batch:
-                record.time = list(batch["time"][i])
-            yield record
-
-    def prepare(self, clips: Tensor) -> Tensor:
-        """[N, T, C, H, W] to normalised [N, C, T, H, W]."""
-        return Classification.prepare(self, clips)  # type: ignore[arg-type]  # it needs mean and std only
-
-    def pair(self, batch: Batch) -> Tensor:
-        """The first view of every video, then the second: prepared, [2 * N, C, T, H, W].
-
-        Raises:
-            UserError: a video has one view, or more than two.
-        """
-        views = split_views(batch["clip"])
-        if views.shape[1] != 2:
-            raise UserError(
-                f"task: two clips of each video are compared, got {views.shape[1]}; set data.train.num_clips = 2"
-            )
-        return self.prepare(views.transpose(0, 1).flatten(0, 1))
+    views = split_views(batch["clip"])
+    if views.shape[1] != 2:
+        raise UserError(
+            f"task: two clips of each video are compared, got {views.shape[1]}; set data.train.num_clips = 2"
+        )
+    return encoder.prepare(views.transpose(0, 1).flatten(0, 1))
 
 
 class Momentum(AveragedModel):
@@ -111,13 +76,6 @@ def mlp(inputs: int, hidden: int, outputs: int, norm: bool = False) -> nn.Sequen
     """A projection head: linear, batch norm where asked for, ReLU, linear."""
     norms = [nn.BatchNorm1d(hidden)] if norm else []
     return nn.Sequential(nn.Linear(inputs, hidden), *norms, nn.ReLU(inplace=True), nn.Linear(hidden, outputs))
-
-
-def split_views(clips: Tensor) -> Tensor:
-    """[N, T, C, H, W] as [N, 1, T, C, H, W]; with views already, unchanged."""
-    if clips.dim() not in (5, 6):
-        raise ValueError(f"clip must be [N, T, C, H, W] or [N, V, T, C, H, W], got {list(clips.shape)}")
-    return clips if clips.dim() == 6 else clips.unsqueeze(1)
 
 
 def takes_part(model: nn.Module) -> bool:

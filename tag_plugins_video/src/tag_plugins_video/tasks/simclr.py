@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tag_core.kinds import Backbone, Batch
-from tag_plugins_video.tasks.classification import KINETICS_MEAN, KINETICS_STD
-from tag_plugins_video.tasks.self_supervised import ClipEncoder, gather, mlp, takes_part
+from tag_plugins_video.tasks.clips import KINETICS_MEAN, KINETICS_STD, ClipEncoder
+from tag_plugins_video.tasks.self_supervised import gather, mlp, pair, takes_part
 
 
 class SimCLR(ClipEncoder):
@@ -42,7 +42,7 @@ class SimCLR(ClipEncoder):
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        projected = self.projector(self.backbone(self.pair(batch)))
+        projected = self.projector(self.backbone(pair(self, batch)))
         first, second = F.normalize(projected.float(), dim=1).chunk(2)
         joined = torch.cat([first, second], dim=1)
         everyone, start = gather(joined) if takes_part(self) else (joined, 0)
