@@ -67,8 +67,9 @@ CASES = [
         "clips",
         (
             "task.backbone={name='video/p3d', depth=63}",
-            "optimizer.lr=0.002",
+            "optimizer.lr=0.001",
             "data.train.num_segments=16",
+            "train.epochs=8",
         ),
     ),
     Case(
