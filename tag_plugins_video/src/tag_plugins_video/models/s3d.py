@@ -69,7 +69,7 @@ def _published(weights: S3D_Weights) -> PublishedWeights:
 class S3D(nn.Module):
     """Separable 3D convolutions in Inception blocks.
 
-    Input [N, 3, T, H, W], T at least 5 and H, W at least 17 (published: 128 frames of 224x224);
+    Input [N, 3, T, H, W], T at least 8 and H, W at least 17 (published: 128 frames of 224x224);
     features [N, 1024]: windows averaged, then their mean. With a linear classifier behind it these are
     torchvision's logits. Weights of kylemin/S3D belong to frames scaled to -1..1: mean and std 0.5.
 
@@ -92,8 +92,9 @@ class S3D(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         frames, height, width = clips.shape[2:]
-        if frames < 5 or min(height, width) < 17:
-            raise ValueError(f"S3D needs 5 frames of 17x17 or more, got {frames} of {height}x{width}")
+        # oneDNN's AVX-512 gradient of the first convolution along time is wrong, or crashes, for 5 to 7 frames
+        if frames < 8 or min(height, width) < 17:
+            raise ValueError(f"S3D needs 8 frames of 17x17 or more, got {frames} of {height}x{width}")
         maps = self.features(clips)
         largest = (2, 7, 7) if self.window == "2x7x7" else (2, *maps.shape[3:])
         sides = [min(side, most) for side, most in zip(maps.shape[2:], largest, strict=True)]
