@@ -37,3 +37,12 @@ def test_the_sections_of_the_gpu_script_that_compare_run_on_toy_sizes() -> None:
     done = run("gpu.py", "--device", "cpu", "--tiny", "--rounds", "1", "--steps", "1", "--only", "resume")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("are bit-identical") == 2
+
+
+def test_every_script_finds_what_it_imports_and_says_what_it_measures() -> None:
+    scripts = sorted(BENCHMARKS.glob("*.py"))
+    code = "import runpy, sys\nfor path in sys.argv[1:]: assert runpy.run_path(path, run_name='read')['__doc__'], path"
+    command = [sys.executable, "-c", code, *map(str, scripts)]
+    done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert len(scripts) > 10
+    assert done.returncode == 0, done.stderr
