@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -22,6 +20,7 @@ from tag_core.config import Recipe
 from tag_core.engine.data import Coverage, Item, Loaded
 from tag_core.engine.distributed import Distribution
 from tag_core.engine.pool import WorkerPool
+from tag_core.engine.predict import digest
 from tag_core.engine.progress import Progress
 from tag_core.engine.run import log
 from tag_core.engine.session import channels_last, predict_batches, task_with_weights
@@ -122,11 +121,7 @@ def fingerprint(recipe: Recipe, task: nn.Module) -> str:
     """Of all that features depend on: weights, options of the task, preparation of the frames, arithmetic."""
     tables = recipe.to_dict()
     data = {key: value for key, value in tables["data"]["test"].items() if key not in ("source", "classes")}
-    digest = hashlib.sha256(json.dumps([tables["task"], data, recipe.eval.precision]).encode())
-    for name, tensor in task.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return digest([tables["task"], data, recipe.eval.precision], task)
 
 
 def _videos(recipe: Recipe) -> ClipDataset:

@@ -71,10 +71,7 @@ class Predictor:
             return
         recipe, options = self.recipe.to_dict(), self.recipe.eval
         described = [self.inputs, recipe["task"], recipe["data"].get("test"), options.precision, self.classes]
-        digest = hashlib.sha256(json.dumps([*described, options.shard_size, self.recipe.output]).encode())
-        for name, tensor in self.task.state_dict().items():  # not the file's name: it may be written anew
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        fingerprint = digest([*described, options.shard_size, self.recipe.output], self.task)
         mark = folder / "predictions" / "fingerprint.txt"
         try:
             mark.parent.mkdir(parents=True, exist_ok=True)
@@ -82,8 +79,8 @@ class Predictor:
         except OSError as error:
             raise RunFolderError(f"{folder}: cannot be used: {error}; choose another --out") from error
         if theirs is None and not (folder / "predictions.jsonl").exists():
-            write_text(mark, digest.hexdigest())
-        elif theirs != digest.hexdigest():
+            write_text(mark, fingerprint)
+        elif theirs != fingerprint:
             raise RunFolderError(f"{folder} holds other predictions (inputs, weights or options); choose another --out")
 
     def to_folder(self, folder: Path, progress: Callable[[int], None] = lambda inputs: None) -> Coverage:
@@ -121,6 +118,15 @@ class Predictor:
                 for records in islice(stream, len(shard)):
                     file.writelines(f"{record.to_json()}\n" for record in records)
                     progress(1)
+
+
+def digest(settings: object, task: nn.Module) -> str:
+    """Of all that results depend on: settings, and the weights themselves, since a file may be written anew."""
+    found = hashlib.sha256(json.dumps(settings).encode())
+    for name, tensor in task.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def coverage_of(records: Iterable[Record]) -> Coverage:
