@@ -151,7 +151,7 @@ def main(names: list[str]) -> int:
         prepare(folder, {case.model for case in cases})
         print(f"{'model':<18} {'sees':<14} {'16 clips':>8} {'held out':>9} {'which way':>10}  bar")
         for number, case in enumerate(cases):
-            few = ("train.epochs=100", "train.batch_size=16", "train.validate_every=20", "task.dropout=0")
+            few = ("train.epochs=50", "train.batch_size=16", "train.validate_every=25", "task.dropout=0")
             few = few if case.sees == "clips" else few[:3]
             seen, _ = score(folder, case, f"few-{number}", "few", "few", *few)
             held_out, way = score(folder, case, f"run-{number}", "train", "test")
