@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from tag_core.errors import UserError
@@ -66,17 +67,16 @@ def scores_and_labels(name: str, outputs: Outputs, batch: Batch) -> tuple[Scores
 
 def best_classes(scores: Scores, k: int) -> tuple[Scores, Classes]:
     """The k best scores of each video, descending, and their classes, [N, min(k, C)] each."""
-    num_videos, num_classes = scores.shape
-    k = min(k, num_classes)
-    kept = scores >= np.partition(scores, num_classes - k, axis=1)[:, num_classes - k, None]
-    tied = np.count_nonzero(kept) > num_videos * k and np.count_nonzero(kept, axis=1) > k
-    for row in np.flatnonzero(tied):  # of the classes that tie for the last place, the first ones
-        kept[row] = False
-        kept[row, np.argsort(-scores[row], kind="stable")[:k]] = True
-    classes = (np.flatnonzero(kept) % num_classes).reshape(num_videos, k)
-    values = np.take_along_axis(scores, classes, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    return np.take_along_axis(values, order, axis=1), np.take_along_axis(classes, order, axis=1)
+    k = min(k, scores.shape[1])
+    top = torch.from_numpy(scores).topk(min(k + 1, scores.shape[1]), dim=1)  # sorted; of ties in any order
+    values, classes = top.values.numpy(), top.indices.numpy()
+    equal = values[:, 1:] == values[:, :-1]
+    for row in np.flatnonzero(equal[:, k - 1 :].any(axis=1)):  # which of those that tie for the last place?
+        classes[row, :k] = np.argsort(-scores[row], kind="stable")[:k]
+    values, classes = values[:, :k], classes[:, :k]
+    if equal[:, : k - 1].any():
+        classes = np.take_along_axis(classes, np.lexsort((classes, -values), axis=1), axis=1)
+    return values, classes
 
 
 def average_precision(scores: np.ndarray, hits: np.ndarray, positives: int) -> float:
