@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import click
 
-from tag_core.cli.run import is_override
-from tag_core.recipe import read_tree
+from tag_core.cli.run import finish, is_override, start
 
 
 @click.command("features")
@@ -35,12 +33,7 @@ def features(recipe: str, arguments: tuple[str, ...], **options: Any) -> int:
         raise click.UsageError("name at least one INPUT (a video, a folder or a pattern), and then OUT, a folder")
     if options["every"] is not None and options["step"] is not None:
         raise click.UsageError("give either --every or --step")
-    read_tree(recipe, overrides)  # tells a wrong name before torch is imported
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("tag").setLevel(logging.INFO)
+    start(recipe, overrides)
     from tag_plugins_video.features import extract_features
 
-    coverage = extract_features(recipe, inputs, out, overrides, **options)
-    click.echo(str(coverage), err=True)
-    click.echo(out)
-    return 3 if coverage.unreadable else 0
+    return finish(extract_features(recipe, inputs, out, overrides, **options), out)

@@ -67,7 +67,7 @@ class FeatureStore:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        if not os.path.isfile(os.path.join(path, NOTE)):
+        if not is_store(path):
             raise UnreadableInput(path, f"no features of 'tag-run features': no {NOTE} in it")
         try:
             self.about = read_note(Path(path))

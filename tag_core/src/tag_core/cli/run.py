@@ -37,7 +37,7 @@ def check(recipe: str, overrides: tuple[str, ...], as_json: bool) -> int:
     from tag_core import api
 
     found, coverage = api.check(recipe, overrides)
-    return _finish(coverage, json.dumps(found) if as_json else values(found))
+    return finish(coverage, json.dumps(found) if as_json else values(found))
 
 
 @click.command()
@@ -62,7 +62,7 @@ def train(
     best = trained.best or trained.folder / "checkpoints" / "last.pt"
     table = {**trained.scores, "weights": best, "report": trained.folder / "report.html"}
     result = {"folder": str(trained.folder), "scores": trained.scores}
-    return _finish(trained.coverage, json.dumps(result) if as_json else values(table))
+    return finish(trained.coverage, json.dumps(result) if as_json else values(table))
 
 
 @click.command("eval")
@@ -79,7 +79,7 @@ def evaluate(recipe: str, overrides: tuple[str, ...], out: str | None, procs: in
 
     done = api.evaluate(recipe, overrides, out=out, strict=strict)
     result = {"scores": done.scores, "tables": done.tables}
-    return _finish(done.coverage, json.dumps(result) if as_json else values(done.scores))
+    return finish(done.coverage, json.dumps(result) if as_json else values(done.scores))
 
 
 @click.command()
@@ -107,8 +107,8 @@ def predict(recipe: str, arguments: tuple[str, ...], out: str | None, visualize:
 
     if out:
         coverage = api.predict_to_folder(recipe, inputs, overrides, out=out, strict=strict, visualize=visualize)
-        return _finish(coverage, str(Path(out) / "predictions.jsonl"))
-    return _finish(coverage_of(_printed(api.predict(recipe, inputs, overrides, strict=strict))))
+        return finish(coverage, str(Path(out) / "predictions.jsonl"))
+    return finish(coverage_of(_printed(api.predict(recipe, inputs, overrides, strict=strict))))
 
 
 def start(recipe: str, overrides: Sequence[str], procs: int = 1) -> None:
@@ -122,7 +122,7 @@ def start(recipe: str, overrides: Sequence[str], procs: int = 1) -> None:
     logging.getLogger("tag").setLevel(logging.INFO if _is_main() else logging.WARNING)
 
 
-def _finish(coverage: Coverage, result: str = "") -> int:
+def finish(coverage: Coverage, result: str = "") -> int:
     """In the first process, print the outcome; returns the exit code."""
     if not _is_main():
         return 0

@@ -105,7 +105,7 @@ class ClipDataset:
         if len(clip.times):
             sample["time"] = (float(np.min(clip.times)), float(np.max(clip.times)))
         if self.labelled:
-            sample["label"] = self._target(item)
+            sample["label"] = target(item.labels, len(self.classes), self.multi_label)
         return sample
 
     def example(self) -> dict[str, Any]:
@@ -140,13 +140,6 @@ class ClipDataset:
         labels = self.items[index].labels
         return list(labels) if self.multi_label else labels[0]
 
-    def _target(self, item: Item) -> int | Tensor:
-        if not self.multi_label:
-            return item.labels[0]
-        target = torch.zeros(len(self.classes))
-        target[list(item.labels)] = 1
-        return target
-
 
 def unique(paths: list[str]) -> list[str]:
     seen: Counter[str] = Counter()
@@ -155,3 +148,12 @@ def unique(paths: list[str]) -> list[str]:
         seen[path] += 1
         keys.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
     return keys
+
+
+def target(labels: Sequence[int], num_classes: int, multi_label: bool) -> int | Tensor:
+    """What a sample's ``label`` is: the one class number, or float [num_classes] of 0 and 1."""
+    if not multi_label:
+        return labels[0]
+    vector = torch.zeros(num_classes)
+    vector[list(labels)] = 1
+    return vector

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from tag_core.errors import UnreadableInput, UserError
 from tag_core.media.sources import Item, expand_inputs, list_file, read_label_map
-from tag_plugins_video.datasets.base import unique
+from tag_plugins_video.datasets.base import target, unique
 from tag_plugins_video.datasets.frame_choice import FrameChoice
 from tag_plugins_video.feature_store import FeatureStore, StoredVideo, is_store
 
@@ -108,7 +106,7 @@ class VideoFeatures:
         sample = {"source": key, self.modality: self.choose.pad(rows[chosen]), "length": len(chosen)}
         sample["damage"] = item.video.damage
         if self.labelled:
-            sample["label"] = self._target(item)
+            sample["label"] = target(item.labels, len(self.classes), self.multi_label)
         return sample
 
     def key(self, index: int) -> str:
@@ -119,13 +117,6 @@ class VideoFeatures:
         """The class index, or all of them where a video may have several."""
         labels = self.items[index].labels
         return list(labels) if self.multi_label else labels[0]
-
-    def _target(self, item: _Item) -> int | Tensor:
-        if not self.multi_label:
-            return item.labels[0]
-        target = torch.zeros(len(self.classes))
-        target[list(item.labels)] = 1
-        return target
 
 
 def _videos(sources: Iterable[str]) -> Iterator[tuple[FeatureStore, StoredVideo]]:
