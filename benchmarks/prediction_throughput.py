@@ -12,6 +12,7 @@ decoding process beside a computing one. It decodes with Tag's reader, since pla
 collated, through a model with torch's default threads.
 *Tag*: what `tag-run predict --out` does once it has started: reading in workers that may crash, prediction, and the
 shards of records, joined.
+*same layout*: the same with `eval.channels_last=false`, which the other two do not set either.
 
 Start-up (imports, models, weights, processes) is left out for all. Every side stays in a process of its own; they
 take turns, and medians are compared, of the ratios of each round. Scores must agree, else nothing was compared. Shown
@@ -72,7 +73,7 @@ class Case:
             return sampling.dense(num_frames, self.frames, self.sampler["frame_interval"]).ravel().tolist()
         return sampling.segments(num_frames, self.frames).ravel().tolist()
 
-    def recipe(self, weights: Path) -> dict[str, Any]:
+    def recipe(self, weights: Path, channels_last: bool | str = "auto") -> dict[str, Any]:
         count = {"clip_len" if self.sampler["sampler"] == "dense" else "num_segments": self.frames}
         crop = {"name": "video/center-crop", "size": self.side}
         data = {"name": "video/folder", "short_side": self.short_side, "transforms": [crop], **self.sampler, **count}
@@ -80,7 +81,7 @@ class Case:
         return {
             "task": {**task, "top_k": CLASSES},
             "data": {"test": data},
-            "eval": {"batch_size": self.batch},
+            "eval": {"batch_size": self.batch, "channels_last": channels_last},
             "weights": str(weights),
             "distribution": "core/cpu",
         }
@@ -203,12 +204,14 @@ class Script:
 class Tag:
     """Prediction into a folder."""
 
+    channels_last: bool | str = "auto"
+
     def __init__(self, case: Case, files: list[str], weights: Path) -> None:
         from tag_core.api import started
         from tag_core.config import resolve
         from tag_core.engine.predict import Predictor
 
-        recipe, self.open = resolve(case.recipe(weights), needs=()), contextlib.ExitStack()
+        recipe, self.open = resolve(case.recipe(weights, self.channels_last), needs=()), contextlib.ExitStack()
         distribution = self.open.enter_context(started(recipe))
         self.predictor = self.open.enter_context(contextlib.closing(Predictor(recipe, files, distribution)))
         self.claim()
@@ -232,8 +235,14 @@ class Tag:
         return found
 
 
-SIDES = {"floor": Floor, "DataLoader": Script, "Tag": Tag}
-ENVIRONMENT = {"floor": {}, "DataLoader": {}, "Tag": {"OMP_WAIT_POLICY": "PASSIVE"}}  # which tag-run sets for itself
+class SameLayout(Tag):
+    """Prediction with convolutions as the floor has them."""
+
+    channels_last = False
+
+
+SIDES = {"floor": Floor, "DataLoader": Script, "Tag": Tag, "same layout": SameLayout}
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}  # which tag-run sets for itself
 
 
 def serve(make: Any, arguments: tuple[Any, ...], end: Any) -> None:
@@ -341,7 +350,10 @@ def main() -> int:
             case, weights = CASES[name], Path(folder) / f"{name}.pt"
             files = make_files(Path(folder), options.videos or case.videos)
             torch.save(make_model(case, weights).state_dict(), weights)
-            sides = {side: Measured(make, case, files, weights, **ENVIRONMENT[side]) for side, make in SIDES.items()}
+            sides = {
+                side: Measured(make, case, files, weights, **(ENVIRONMENT if issubclass(make, Tag) else {}))
+                for side, make in SIDES.items()
+            }
             compare(sides, options.rounds, tolerance=1e-4)
             for side, measured in sides.items():
                 print_row(f"{name}: {side}", measured, sides["floor"])

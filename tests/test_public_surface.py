@@ -130,7 +130,7 @@ EVAL = {
     "workers": 2,
     "timeout": 60.0,
     "precision": "fp32",
-    "channels_last": False,
+    "channels_last": "auto",
     "compile": False,
     "shard_size": 64,
 }

@@ -18,7 +18,8 @@ class RunOptions:
         workers: processes that read samples, per rank; 0 reads in the main process.
         timeout: seconds after which a file that does not finish reading is given up.
         precision: arithmetic of the forward pass; bf16 and fp16 through autocast.
-        channels_last: memory format of the model (faster convolutions on GPUs).
+        channels_last: memory format of the model: faster convolutions on CPUs, and on GPUs with bf16 or fp16; "auto"
+            is on CPUs only.
         compile: run the model through torch.compile.
     """
 
@@ -26,7 +27,7 @@ class RunOptions:
     workers: int = 2
     timeout: float = 60.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    channels_last: bool = False
+    channels_last: bool | Literal["auto"] = "auto"
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -44,6 +45,7 @@ class TrainOptions(RunOptions):
         epochs: passes over the training data.
         accumulate: micro-batches per optimizer step.
         seed: of weights, order and augmentation.
+        channels_last: as above; off unless asked for, since the last digits of a training decide where it goes.
         clip_norm: largest norm of the gradient; 0 leaves it alone.
         ema_decay: decay of a moving average of the weights, which is then validated and kept as best; 0 for none.
         validate_every: epochs between validations; 0 never validates.
@@ -59,6 +61,7 @@ class TrainOptions(RunOptions):
     epochs: int = 10
     accumulate: int = 1
     seed: int = 0
+    channels_last: bool | Literal["auto"] = False
     clip_norm: float = 0.0
     ema_decay: float = 0.0
     validate_every: int = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,16 @@ class Record:
     version: int = VERSION
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that are set, in the order above."""
-        return {key: value for key, value in asdict(self).items() if value is not None and value != {}}
+        """The fields that are set, in the order above; lists are the record's own, not copies."""
+        return {key: value for key, value in vars(self).items() if value is not None and value != {}}
 
     def to_json(self) -> str:
         """One line of strict JSON; numbers that JSON cannot say become null."""
-        text = json.dumps(finite(self.to_dict()), ensure_ascii=False)
+        found = self.to_dict()
+        try:
+            text = json.dumps(found, ensure_ascii=False, allow_nan=False)
+        except ValueError:
+            text = json.dumps(finite(found), ensure_ascii=False)
         return text.encode(errors="backslashreplace").decode()  # a file name that is not UTF-8
 
     @classmethod

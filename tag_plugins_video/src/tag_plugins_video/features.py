@@ -163,8 +163,7 @@ def _task(recipe: Recipe, distribution: Distribution) -> nn.Module:
         initialize()
     log.info("weights %s: as a training with train.seed=%d would start, untrained", FRESH, recipe.train.seed)
     task.to(distribution.device).eval()
-    if recipe.eval.channels_last:
-        channels_last(task)
+    channels_last(task, recipe.eval.channels_last, distribution.device)
     return task
 
 

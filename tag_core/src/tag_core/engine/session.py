@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -39,8 +39,10 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype)
 
 
-def channels_last(model: nn.Module) -> None:
-    """Convolution weights in channels-last order; inputs follow inside the convolutions."""
+def channels_last(model: nn.Module, wanted: bool | Literal["auto"], device: torch.device) -> None:
+    """Convolution weights in channels-last order, where wanted; inputs follow inside the convolutions."""
+    if not wanted or (wanted == "auto" and device.type != "cpu"):
+        return
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     for parameter in model.parameters():
         if parameter.dim() in formats:
@@ -66,8 +68,7 @@ def task_with_weights(recipe: Recipe, distribution: Distribution) -> tuple[nn.Mo
         report = load_weights(weights, task.get_submodule(name), strict=True, spare=("head.",) if recipe.output else ())
         log.info("weights %s: %s", parts[name][1], report)
     task.to(distribution.device).eval()
-    if recipe.eval.channels_last:
-        channels_last(task)
+    channels_last(task, recipe.eval.channels_last, distribution.device)
     if recipe.eval.compile:
         task.predict = torch.compile(task.predict)
     return task, classes

@@ -147,8 +147,7 @@ class Trainer:
             elif initialize := getattr(getattr(part, "backbone", None), "initialize", None):
                 initialize()
         self.task.to(self.distribution.device)
-        if self.options.channels_last:
-            channels_last(self.task)
+        channels_last(self.task, self.options.channels_last, self.distribution.device)
         self.ema: AveragedModel | None = None
         if decay := self.options.ema_decay:
             if not self.distribution.can_step_alone:
