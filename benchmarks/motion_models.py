@@ -69,7 +69,10 @@ CASES = [
             "task.backbone={name='video/p3d', depth=63}",
             "optimizer.lr=0.001",
             "data.train.num_segments=16",
-            "train.epochs=8",
+            "data.train.short_side=36",
+            "data.train.transforms=[{name='video/random-crop', size=32}]",
+            "data.val.transforms=[{name='video/center-crop', size=32}]",
+            "train.epochs=10",
         ),
     ),
     Case(
@@ -151,8 +154,9 @@ def main(names: list[str]) -> int:
         prepare(folder, {case.model for case in cases})
         print(f"{'model':<18} {'sees':<14} {'16 clips':>8} {'held out':>9} {'which way':>10}  bar")
         for number, case in enumerate(cases):
-            few = ("train.epochs=50", "train.batch_size=16", "train.validate_every=25", "task.dropout=0")
-            few = few if case.sees == "clips" else few[:3]
+            few = ["train.epochs=100", "train.batch_size=16", "train.validate_every=50"]
+            if case.sees == "clips":
+                few += ["task.dropout=0", "data.train.transforms=[]", "data.val.transforms=[]"]
             seen, _ = score(folder, case, f"few-{number}", "few", "few", *few)
             held_out, way = score(folder, case, f"run-{number}", "train", "test")
             met = seen == 1 and (way <= BLIND if case.blind else held_out >= LEAST)
