@@ -224,7 +224,7 @@ class sink_nowhere:
 
 
 class index_exact:
-    def add(self, ids, vectors):
+    def add(self, vectors):
         self.vectors = vectors
 
     def search(self, queries, k):
@@ -234,8 +234,8 @@ class index_exact:
 
 class index_wrong(index_exact):
     def search(self, queries, k):
-        distances, ids = super().search(queries, k)
-        return distances, ids + 1
+        distances, numbers = super().search(queries, k)
+        return distances, numbers + 1
 
 
 class distribution_thing: ...

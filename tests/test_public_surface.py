@@ -31,6 +31,7 @@ HOOKS = {
     "tag_tasks": [],
     "tag_losses": [],
     "tag_optimizers": [],
+    "tag_samplers": [],
     "tag_schedules": [],
     "tag_metrics": [],
     "tag_distributions": [],
@@ -49,6 +50,7 @@ KINDS = [
     "task",
     "loss",
     "optimizer",
+    "sampler",
     "schedule",
     "metric",
     "distribution",
@@ -58,6 +60,7 @@ KINDS = [
 GIVEN = {
     "task": ("classes",),
     "optimizer": ("model",),
+    "sampler": ("dataset", "batch_size", "seed", "processes"),
     "schedule": ("total_steps", "steps_per_epoch"),
     "metric": ("classes",),
     "sink": ("path",),
@@ -76,6 +79,17 @@ COMMAND_LINE: dict[str, tuple[list[str], list[str]]] = {
     "new-plugin": (["name"], ["--out"]),
 }
 """Command -> (arguments, options)."""
+SEARCH: dict[str, tuple[list[str], list[str]]] = {
+    "build": (["options"], ["--embeddings", "--index", "--metric", "--labels", "--replace", "--json"]),
+    "add": (["index"], ["--embeddings", "--labels", "--json"]),
+    "remove": (["index", "names"], ["--json"]),
+    "compact": (["index"], ["--json"]),
+    "show": (["index"], ["--json"]),
+    "verify": (["index"], []),
+    "query": (["index", "arguments"], ["--k", "--expand", "--alpha", "--rerank", "--labels", "--html"]),
+    "eval": (["index", "records"], ["--k", "--expand", "--alpha", "--rerank", "--labels", "--json"]),
+}
+"""Of ``tag-run search``."""
 GLOBAL_OPTIONS = ["--version", "--plugin", "--traceback"]
 EXIT_CODES = {
     "TagError": 1,
@@ -211,6 +225,24 @@ def test_commands_with_their_arguments_and_options() -> None:
     assert sorted(options_of(cli)) == sorted(GLOBAL_OPTIONS)
 
 
+def test_commands_of_search_as_the_page_has_them() -> None:
+    group = cli.get_command(click.Context(cli), "search")
+    assert isinstance(group, click.Group)
+    assert list(group.commands) == list(SEARCH)
+    section = PAGE.split("## Search")[1].split("\n## ")[0]
+    rows = {
+        name: (u, told)
+        for name, u, told in re.findall(r"^\| `search (\w+)(.*?)` \| .* \|(.*)\|$", section, re.MULTILINE)
+    }
+    for name, (arguments, options) in SEARCH.items():
+        command = group.commands[name]
+        assert [p.name for p in command.params if isinstance(p, click.Argument)] == arguments
+        assert options_of(command) == options, name
+        words = [piece for piece in command.collect_usage_pieces(click.Context(command)) if piece != "[OPTIONS]"]
+        assert rows[name][0].split() == " ".join(words).split(), name
+        assert re.findall(r"--[\w-]+", rows[name][1]) == options
+
+
 def test_errors_and_their_exit_codes() -> None:
     classes = [value for value in vars(errors).values() if inspect.isclass(value)]
     assert {cls.__name__: cls.exit_code for cls in classes} == EXIT_CODES
@@ -228,7 +260,7 @@ def test_options_of_train_and_eval(options: Any, expected: dict[str, Any]) -> No
 def test_built_in_components() -> None:
     script = "from tag_core.cli.main import main; main(['list', '--json'])"
     found: dict[str, list[str]] = {}
-    for entry in json.loads(python(script, TAG_DISABLE="video")):
+    for entry in json.loads(python(script, TAG_DISABLE="video,reid,search")):
         found.setdefault(entry["kind"], []).append(entry["name"].removeprefix("core/"))
     assert {kind: sorted(names) for kind, names in found.items()} == CORE
 

@@ -40,7 +40,8 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> bool:
 
 def is_running(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        ended = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return not ended or len(os.listdir(f"/proc/{pid}/task")) > 1  # other threads may outlive the first
     except OSError:
         return False
 
@@ -340,7 +341,7 @@ def test_ctrl_c_interrupts_the_parent_alone_and_leaves_no_worker() -> None:
     workers = children(parent.pid)
     time.sleep(0.2)
     os.killpg(parent.pid, signal.SIGINT)
-    assert parent.communicate(timeout=10) == ("interrupted\n", "")
+    assert parent.communicate(timeout=60) == ("interrupted\n", "")
     assert parent.returncode == 0
     assert not any(map(is_running, workers))
 
@@ -353,7 +354,7 @@ def test_a_worker_leaves_ctrl_c_to_the_parent() -> None:
 def test_an_exception_at_the_end_of_a_program_that_closed_nothing_leaves_no_worker() -> None:
     parent = start_parent("next(pools[0].map([0, 100, 100], 3)); sys.exit('over')")
     workers = children(parent.pid)
-    assert parent.communicate(timeout=10) == ("", "over\n")
+    assert parent.communicate(timeout=60) == ("", "over\n")
     assert not any(map(is_running, workers))
 
 
@@ -363,4 +364,4 @@ def test_a_program_stopped_for_longer_than_the_timeout_goes_on_where_it_was() ->
     os.killpg(parent.pid, signal.SIGSTOP)
     time.sleep(3.5)
     os.killpg(parent.pid, signal.SIGCONT)
-    assert parent.communicate(timeout=10) == ("[(0.5, 0.5), (0.5, 0.5)]\n", "")
+    assert parent.communicate(timeout=60) == ("[(0.5, 0.5), (0.5, 0.5)]\n", "")

@@ -491,6 +491,23 @@ def test_fine_tuning_on_other_classes_keeps_all_but_the_head(tmp_path: Path, toy
     assert labels <= {"x", "y", "z"}
 
 
+def test_further_scalars_of_a_task_are_in_the_rows_of_scores(tmp_path: Path, toy_recipe: Recipe) -> None:
+    toy_recipe["task"]["loss"] = "toy-plugin/counting"
+    toy_recipe["train"].update(epochs=2, log_every=2)
+    train(tmp_path / "run", toy_recipe)
+    assert [row["seen"] for row in rows(tmp_path / "run") if "train_loss" in row] == [16, 32, 48, 64]
+
+
+def test_what_a_loss_remembers_does_not_go_into_another_training(tmp_path: Path, toy_recipe: Recipe) -> None:
+    toy_recipe["task"]["loss"] = "toy-plugin/counting"
+    first = train(tmp_path / "first", toy_recipe)
+    toy_recipe["weights"] = str(first.best)
+    train(tmp_path / "second", toy_recipe)
+    assert state(tmp_path / "first")["model"]["loss.seen"] == 3 * 32
+    assert state(tmp_path / "second")["model"]["loss.seen"] == 3 * 32
+    assert "unexpected" not in (tmp_path / "first" / "log.txt").read_text()
+
+
 def test_frozen_stages_keep_every_bit_while_the_rest_trains(tmp_path: Path, toy_recipe: Recipe) -> None:
     toy_recipe["task"]["backbone"] = {"name": "toy-plugin/conv"}
     toy_recipe["optimizer"].update(lr_factors={"backbone": 0}, weight_decay=0.1)

@@ -56,8 +56,10 @@ def encode(
     movflags: str | None = None,
     scene: np.ndarray | None = None,
 ) -> Path:
+    # x264's macroblock tree reads memory that it has not written: the same pictures do not always give the same file.
+    repeatable = {"x264-params": "mbtree=0"} if codec == "libx264" else {}
     with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:
-        stream: Any = container.add_stream(codec, rate=25, options=options or {})
+        stream: Any = container.add_stream(codec, rate=25, options=repeatable | (options or {}))
         stream.height, stream.width, stream.pix_fmt = *size, pix_fmt
         if rotation:
             stream.set_display_rotation(rotation)

@@ -43,6 +43,45 @@ def tag_tasks() -> list[Component]:
     ]
 
 
+@hookimpl
+def tag_losses() -> list[Component]:
+    return [Component("counting", "toy_plugin:Counting", "Cross-entropy that remembers how much it saw")]
+
+
+@hookimpl
+def tag_samplers() -> list[Component]:
+    return [Component("repeating", "toy_plugin:Repeating", "The same few samples again and again")]
+
+
+class Repeating:
+    """Every batch holds one sample, as often as it has room.
+
+    Args:
+        batches: of an epoch.
+    """
+
+    def __init__(self, dataset: Any, batch_size: int, seed: int, batches: int = 4) -> None:
+        self.total, self.size, self.start, self.count = len(dataset), batch_size, seed, batches
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        return [[(self.start + epoch + 7 * i) % self.total] * self.size for i in range(self.count)]
+
+
+class Counting(nn.Module):
+    """Cross-entropy; ``seen`` counts samples."""
+
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self.training:
+            self.seen += len(targets)
+        return nn.functional.cross_entropy(logits, targets)
+
+
 class Points:
     """Files ``<x> <y> <label>``; or one of the words crash, killed, hang, unreadable, bug.
 
@@ -178,7 +217,8 @@ class PointTask(nn.Module):
         self.seen += 1
         if self.seen == self.die_at + 1 and os.environ.get("RANK") == "1":
             raise RuntimeError("rank one has had enough")
-        return {"loss": self.loss(self.head(self.backbone(batch["point"])), batch["label"])}
+        told = {"loss": self.loss(self.head(self.backbone(batch["point"])), batch["label"])}
+        return told | ({"seen": self.loss.seen} if hasattr(self.loss, "seen") else {})
 
     def predict(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         features = self.backbone(batch["point"])

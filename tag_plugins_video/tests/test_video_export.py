@@ -189,3 +189,22 @@ def test_the_command_exports_embeddings_alone_without_a_file(motion, tmp_path):
         "export", "video/motion", f"weights={motion[1]}", "output=embedding", "--json", "--out", tmp_path / "m.onnx"
     )
     assert json.loads(told)["outputs"] == {"embedding": ["batch", 48]}
+
+
+def test_a_graph_in_the_place_of_weights_scores_and_predicts_as_pytorch(motion, tmp_path):
+    from tag_core import evaluate, export, predict
+
+    clip, weights = motion
+    data = [f"data.test.source={clip.parents[1]}", "eval.workers=0", "distribution=core/cpu", "task.top_k=8"]
+    export("video/motion", overrides=[f"weights={weights}", *data], out=tmp_path / "m.onnx")
+    given = {"torch": f"weights={weights}", "graph": f"weights={tmp_path / 'm.onnx'}"}
+    found = {name: evaluate("video/motion", [each, *data], out=tmp_path / name) for name, each in given.items()}
+    assert found["torch"].scores.pop("val_loss") > 0
+    assert found["graph"].scores == pytest.approx(found["torch"].scores)
+    assert found["graph"].tables == found["torch"].tables
+    clips = sorted(clip.parents[1].rglob("*.mp4"))
+    records = {name: list(predict("video/motion", clips, [each, *data])) for name, each in given.items()}
+    assert len(records["torch"]) == 8
+    for mine, theirs in zip(records["graph"], records["torch"], strict=True):
+        assert mine.scores == pytest.approx(theirs.scores, abs=1e-5)
+        assert (mine.source, mine.labels, mine.time) == (theirs.source, theirs.labels, theirs.time)

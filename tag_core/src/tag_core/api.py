@@ -24,7 +24,7 @@ from tag_core.engine.evaluate import Evaluation
 from tag_core.engine.evaluate import evaluate as evaluate_task
 from tag_core.engine.export import Exported, Format, needs
 from tag_core.engine.export import export as export_task
-from tag_core.engine.predict import Predictor
+from tag_core.engine.predict import Predictor, describe_model
 from tag_core.engine.progress import Progress
 from tag_core.engine.run import Run, default_folder, log
 from tag_core.engine.session import task_with_weights
@@ -117,7 +117,7 @@ def predict(
         WeightsError: no weights, or they do not fit.
         UnreadableInput: with ``strict``, the first input that cannot be read.
     """
-    with _predictor(recipe, inputs, overrides, strict) as predictor:
+    with predictor_for(recipe, inputs, overrides, strict) as predictor:
         distribution = predictor.distribution
         for records in predictor.records(range(distribution.rank, len(predictor.inputs), distribution.world)):
             yield from records
@@ -139,7 +139,7 @@ def predict_to_folder(
         UnreadableInput: with ``strict``, the first input that cannot be read; finished shards stay.
     """
     folder = Path(out)
-    with _predictor(recipe, inputs, overrides, strict) as predictor:
+    with predictor_for(recipe, inputs, overrides, strict) as predictor:
         resolved, is_main = predictor.recipe, predictor.distribution.is_main
         predictor.claim(folder)
         with Run(folder, "predict", resolved, is_main):
@@ -177,7 +177,7 @@ def export(
     """
     needs(file_format)
     plain = ["distribution=core/cpu", "eval.compile=false", "eval.channels_last=false", "eval.workers=0"]
-    with _predictor(recipe, inputs, [*overrides, *plain], strict=True) as predictor:
+    with predictor_for(recipe, inputs, [*overrides, *plain], strict=True) as predictor:
         resolved, dataset = predictor.recipe, predictor.loader.dataset
         if predictor.inputs:
             sample = dataset[0]
@@ -231,7 +231,9 @@ def _export(spec: Spec, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _predictor(recipe: RecipeLike, inputs: Inputs, overrides: Sequence[str], strict: bool) -> Iterator[Predictor]:
+def predictor_for(
+    recipe: RecipeLike, inputs: Inputs, overrides: Sequence[str], strict: bool = False
+) -> Iterator[Predictor]:
     """Ready for the files that ``inputs`` stand for; folders for those that the data set knows how to read."""
     resolved = resolve_with_weights(recipe, overrides)
     paths = [str(path) for path in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
@@ -294,6 +296,8 @@ def _score(
         if distribution.is_main:
             with atomic(folder / "predictions.jsonl") as file:
                 file.writelines(f"{record.to_json()}\n" for record in result.records)
+            if part == "test":
+                describe_model(folder, recipe, task)
             told = {"scores": result.scores, "tables": result.tables, "classes": classes}
             write_json(folder / "metrics.json", {**told, "coverage": asdict(result.coverage)})
             _write_report(folder)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from tag_core.catalog import Entry, catalog, did_you_mean
 from tag_core.errors import ConfigError, PluginError, TagError, UnknownName
-from tag_core.kinds import GIVEN, Distribution, Metric, Optimizer, Schedule, Sink, Task, missing_members
+from tag_core.kinds import GIVEN, Distribution, Metric, Optimizer, Sampler, Schedule, Sink, Task, missing_members
 from tag_core.options import EvalOptions, TrainOptions
 from tag_core.recipe import CliText, Inherited, Tree, merge_value, read_tree, scalar
 from tag_core.typed import MISSING, check_type, is_factory, nested_kind, show_value, signature
@@ -28,6 +28,7 @@ TABLES: dict[str, tuple[Any, Any]] = {
     "task": (Task, MISSING),
     "data": (dict, {}),
     "optimizer": (Optimizer | None, None),
+    "sampler": (Sampler | None, None),
     "schedule": (Schedule | None, None),
     "distribution": (Distribution, "auto"),
     "metrics": (list[Metric], []),
@@ -103,6 +104,7 @@ class Recipe:
     own_source: frozenset[str]
     """The data sets that name a source of their own; val and test are otherwise held out of train."""
     optimizer: Spec | None
+    sampler: Spec | None
     schedule: Spec | None
     distribution: Spec
     metrics: list[Spec]

@@ -28,6 +28,24 @@ Build = Callable[[], Any]
 Given = Mapping[str, Any]
 
 
+class Pictures:
+    """What a sampler may ask of a labelled data set of pictures; there are none to read."""
+
+    classes = CLASSES
+
+    def __len__(self) -> int:
+        return 40
+
+    def key(self, index: int) -> str:
+        return f"{self.label(index)}/{index}.jpg"
+
+    def label(self, index: int) -> int:
+        return index % len(CLASSES)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return 64, 48 + index
+
+
 def check_backbone(model: Any, example: Any, build: Build, given: Given) -> None:
     model.eval()
     with torch.no_grad():
@@ -99,6 +117,15 @@ def check_optimizer(optimizer: Any, example: Any, build: Build, given: Given) ->
     build().load_state_dict(optimizer.state_dict())
 
 
+def check_sampler(sampler: Any, example: Any, build: Build, given: Given) -> None:
+    for epoch in (0, 1):
+        batches = [list(batch) for batch in sampler.batches(epoch)]
+        assert batches, "no batch of the data"
+        assert {index for batch in batches for index in batch} <= set(range(len(given["dataset"]))), "no such sample"
+        assert all(len(batch) <= given["batch_size"] for batch in batches), "a batch is above batch_size"
+        assert [list(batch) for batch in build().batches(epoch)] == batches, "asked again, an epoch has other batches"
+
+
 def check_schedule(schedule: Any, example: Any, build: Build, given: Given) -> None:
     factors = [float(schedule(step)) for step in range(STEPS)]
     assert all(math.isfinite(factor) and factor >= 0 for factor in factors), f"factors {factors}"
@@ -119,9 +146,12 @@ def check_sink(sink: Any, example: Any, build: Build, given: Given) -> None:
 def check_index(index: Any, example: Any, build: Build, given: Given) -> None:
     vectors = np.random.default_rng(0).standard_normal((20, 8)).astype(np.float32)
     vectors, queries = (vectors, vectors[:3]) if example is None else example
-    index.add(range(len(vectors)), vectors)
-    nearest = [np.asarray(part).reshape(len(queries), -1)[:, 0].tolist() for part in index.search(queries, 1)]
-    assert list(range(len(queries))) in nearest, "a stored vector is not its own nearest neighbour"
+    index.add(vectors)
+    distances, numbers = (np.asarray(part) for part in index.search(queries, 2))
+    assert distances.shape == numbers.shape == (len(queries), 2), "distances and numbers are not [Q, k]"
+    assert numbers[:, 0].tolist() == list(range(len(queries))), "a stored vector is not its own nearest neighbour"
+    expected = np.square(vectors[numbers[:, 1]] - queries).sum(1)
+    np.testing.assert_allclose(distances[:, 1], expected, rtol=0.5, err_msg="distances are squared Euclidean")
 
 
 CHECKS: dict[str, Callable[[Any, Any, Build, Given], None]] = {

@@ -66,6 +66,13 @@ def tag_optimizers() -> Iterable[Component]:
 
 
 @hookspec
+def tag_samplers() -> Iterable[Component]:
+    """Samplers: from ``dataset``, ``batch_size``, ``seed``, ``processes`` and options to the batches of an epoch.
+    Example: ``return [Component("balanced", "my_pkg.samplers:Balanced", "As many of each class")]``
+    """
+
+
+@hookspec
 def tag_schedules() -> Iterable[Component]:
     """Schedules: from ``total_steps``, ``steps_per_epoch`` and options to a function step -> factor.
     Example: ``return [Component("cyclic", "my_pkg.schedules:Cyclic", "Triangular cycles")]``

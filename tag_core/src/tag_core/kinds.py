@@ -30,7 +30,8 @@ class Dataset(Protocol):
     ``__getitem__`` raises :class:`~tag_core.errors.UnreadableInput` for a sample that cannot be
     read. Random choices use torch's, numpy's or Python's global generators: the engine seeds them
     per sample. A labelled data set has ``classes`` (names in index order) and ``label(index)``. One made from
-    others' samples may have ``origin(index)``, their key: it is then split as they are.
+    others' samples may have ``origin(index)``, their key: it is then split as they are. One of pictures may have
+    ``size(index)``, (height, width), for samplers that group by it.
     For prediction the engine builds it with ``source=[paths]`` and ``labelled=False``; a classmethod
     ``expand(inputs)`` may say which paths the user's files, folders and patterns stand for, and a method
     ``example()`` make up a sample without a file, which ``tag-run export`` traces the model with.
@@ -96,6 +97,16 @@ class Metric(Protocol):
     def reset(self) -> None: ...
 
 
+class Sampler(Protocol):
+    """Which samples of a data set training takes together."""
+
+    def batches(self, epoch: int) -> Sequence[Sequence[int]]:
+        """Indices of each batch of this epoch, the same whenever asked. An index may come twice.
+
+        Of several processes, number r takes ``batch[r::processes]``.
+        """
+
+
 class Schedule(Protocol):
     """A factor on every learning rate as a function of the optimizer step, counted from 0."""
 
@@ -110,10 +121,11 @@ class Sink(Protocol):
 
 
 class Index(Protocol):
-    """Answers nearest-neighbour queries over embeddings."""
+    """Nearest neighbours among vectors, float32 [N, D], which are numbered from 0 in the order they are added."""
 
-    def add(self, ids: Sequence[int], vectors: Any) -> None: ...
-    def search(self, queries: Any, k: int) -> Any: ...
+    def add(self, vectors: Any) -> None: ...
+    def search(self, queries: Any, k: int) -> tuple[Any, Any]:
+        """Squared Euclidean distances and numbers [Q, k], nearest first; number -1 where fewer are found."""
 
 
 class Optimizer(Protocol):
@@ -131,6 +143,7 @@ KINDS: dict[str, str] = {
     "task": "tag_tasks",
     "loss": "tag_losses",
     "optimizer": "tag_optimizers",
+    "sampler": "tag_samplers",
     "schedule": "tag_schedules",
     "metric": "tag_metrics",
     "distribution": "tag_distributions",
@@ -142,6 +155,7 @@ KINDS: dict[str, str] = {
 GIVEN: dict[str, tuple[str, ...]] = {
     "task": ("classes",),
     "optimizer": ("model",),
+    "sampler": ("dataset", "batch_size", "seed", "processes"),
     "schedule": ("total_steps", "steps_per_epoch"),
     "metric": ("classes",),
     "sink": ("path",),

@@ -124,6 +124,7 @@ class PluginContract:
         layers = {"backbone": nn.Linear(3, 4), "norm": nn.BatchNorm1d(4), "head": nn.Linear(4, 5)}
         known = {"classes": contract.CLASSES, "model": nn.Sequential(OrderedDict(layers)), "path": folder / "out"}
         known |= {"total_steps": contract.STEPS, "steps_per_epoch": contract.STEPS // 4}
+        known |= {"dataset": contract.Pictures(), "batch_size": 8, "seed": 0, "processes": 1}
         given = {key: known[key] for key in GIVEN.get(kind, ())}
         options = self.example_options(kind, name, folder)
 

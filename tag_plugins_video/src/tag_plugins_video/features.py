@@ -20,7 +20,7 @@ from tag_core.config import Recipe
 from tag_core.engine.data import Coverage, Item, Loaded
 from tag_core.engine.distributed import Distribution
 from tag_core.engine.pool import WorkerPool
-from tag_core.engine.predict import digest
+from tag_core.engine.predict import fingerprint
 from tag_core.engine.progress import Progress
 from tag_core.engine.run import log
 from tag_core.engine.session import channels_last, predict_batches, task_with_weights
@@ -87,7 +87,7 @@ def extract_features(
         task = _task(resolved, distribution)
         settings = asdict(positions) | {"dtype": dtype, "modality": modality}
         log.info("features of %s", ", ".join(f"{k} {v}" for k, v in settings.items() if v is not None))
-        settings["fingerprint"] = fingerprint(resolved, task)
+        settings["fingerprint"] = fingerprint(resolved, task, resolved.eval.precision)
         told = {"recipe": resolved.name, "weights": resolved.weights}
         with FeatureWriter(Path(folder), settings, told) as writer:
             todo = [path for path in labels if path not in writer.done and path not in writer.unreadable]
@@ -115,13 +115,6 @@ def label_inputs(inputs: Iterable[str]) -> dict[str, str | None]:
             inside = Path(os.path.relpath(path, given)).parts if os.path.isdir(given) else ()
             found.setdefault(path, inside[0] if len(inside) > 1 else None)
     return found
-
-
-def fingerprint(recipe: Recipe, task: nn.Module) -> str:
-    """Of all that features depend on: weights, options of the task, preparation of the frames, arithmetic."""
-    tables = recipe.to_dict()
-    data = {key: value for key, value in tables["data"]["test"].items() if key not in ("source", "classes")}
-    return digest([tables["task"], data, recipe.eval.precision], task)
 
 
 def _videos(recipe: Recipe) -> ClipDataset:

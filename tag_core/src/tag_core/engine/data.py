@@ -21,7 +21,7 @@ from tag_core.config import Recipe
 from tag_core.engine import checkpoint
 from tag_core.engine.pool import Failure, WorkerPool
 from tag_core.errors import ConfigError, UnreadableInput, UserError
-from tag_core.kinds import Batch, Dataset, Sample
+from tag_core.kinds import Batch, Dataset, Sample, Sampler
 
 Item = tuple[int, int]
 """(index in the data set, seed of the sample's random choices)"""
@@ -41,6 +41,9 @@ class Part(Subset[Sample]):
 
     def label(self, index: int) -> Any:
         return self.dataset.label(self.indices[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.dataset.size(self.indices[index])  # type: ignore[no-any-return]
 
 
 def datasets(recipe: Recipe, wanted: Sequence[str]) -> dict[str, Any]:
@@ -187,6 +190,17 @@ def epoch_plan(
     batches = [items[i : i + batch_size] for i in range(0, length, batch_size)]
     if drop_last and len(batches) > 1 and len(batches[-1]) < batch_size:
         batches.pop()
+    return batches
+
+
+def sampled_plan(sampler: Sampler, seed: int, epoch: int) -> list[list[Item]]:
+    """Global batches of one epoch as a sampler has them; what comes again gets random choices of its own."""
+    seen, batches = Counter[int](), list[list[Item]]()
+    for batch in sampler.batches(epoch):
+        batches.append([])
+        for index in batch:
+            batches[-1].append(item(index, _mix(seed, seen[index]) if seen[index] else seed, epoch))
+            seen[index] += 1
     return batches
 
 

@@ -17,7 +17,7 @@ from tag_core.engine.data import Coverage, Loader, plan_in_order
 from tag_core.engine.distributed import Distribution
 from tag_core.engine.session import predict_batches, records_of, task_with_weights
 from tag_core.errors import ConfigError, RunFolderError
-from tag_core.files import atomic, write_text
+from tag_core.files import atomic, write_json, write_text
 from tag_core.records import Record, read_records
 
 
@@ -62,7 +62,7 @@ class Predictor:
         self.loader.close()
 
     def claim(self, folder: Path) -> None:
-        """Make a folder for these predictions, and leave a fingerprint of all that they depend on.
+        """Make a folder for these predictions, with a fingerprint of all that they depend on, and ``model.json``.
 
         Raises:
             RunFolderError: it holds predictions of other inputs, weights or options, or cannot be written.
@@ -71,7 +71,7 @@ class Predictor:
             return
         recipe, options = self.recipe.to_dict(), self.recipe.eval
         described = [self.inputs, recipe["task"], recipe["data"].get("test"), options.precision, self.classes]
-        fingerprint = digest([*described, options.shard_size, self.recipe.output], self.task)
+        depends_on = digest([*described, options.shard_size, self.recipe.output], self.task)
         mark = folder / "predictions" / "fingerprint.txt"
         try:
             mark.parent.mkdir(parents=True, exist_ok=True)
@@ -79,9 +79,10 @@ class Predictor:
         except OSError as error:
             raise RunFolderError(f"{folder}: cannot be used: {error}; choose another --out") from error
         if theirs is None and not (folder / "predictions.jsonl").exists():
-            write_text(mark, fingerprint)
-        elif theirs != fingerprint:
+            write_text(mark, depends_on)
+        elif theirs != depends_on:
             raise RunFolderError(f"{folder} holds other predictions (inputs, weights or options); choose another --out")
+        describe_model(folder, self.recipe, self.task)
 
     def to_folder(self, folder: Path, progress: Callable[[int], None] = lambda inputs: None) -> Coverage:
         """Write ``predictions.jsonl`` into a claimed folder, going on where a killed run left off.
@@ -118,6 +119,25 @@ class Predictor:
                 for records in islice(stream, len(shard)):
                     file.writelines(f"{record.to_json()}\n" for record in records)
                     progress(1)
+
+
+def describe_model(folder: Path, recipe: Recipe, task: nn.Module) -> None:
+    """Write ``model.json``: the recipe, where its weights are, and the model's fingerprint."""
+
+    def located(source: str) -> str:
+        return str(Path(source).resolve()) if Path(source).exists() else source
+
+    given = recipe.weights
+    weights = located(given) if isinstance(given, str) else {part: located(source) for part, source in given.items()}
+    tables = {**recipe.to_dict(), "name": recipe.name, "weights": weights}
+    write_json(folder / "model.json", {"fingerprint": fingerprint(recipe, task), "recipe": tables})
+
+
+def fingerprint(recipe: Recipe, task: nn.Module, *more: object) -> str:
+    """Of the model and how it is fed, whatever the inputs: the task's options, the preparation, the weights."""
+    tables = recipe.to_dict()
+    data = {key: value for key, value in tables["data"]["test"].items() if key not in ("source", "classes")}
+    return digest([tables["task"], data, *more], task)
 
 
 def digest(settings: object, task: nn.Module) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 from tag_core.config import Recipe, Spec
 from tag_core.engine.data import Item, Loader, collate, same_shapes
 from tag_core.engine.distributed import Distribution, to_device
+from tag_core.engine.onnx import task_with_graph
 from tag_core.engine.pool import Failure
 from tag_core.engine.run import log
 from tag_core.engine.weights import Weights, fit, load_weights, read_weights
@@ -52,9 +53,13 @@ def channels_last(model: nn.Module, wanted: bool | Literal["auto"], device: torc
 def task_with_weights(recipe: Recipe, distribution: Distribution) -> tuple[nn.Module, list[str]]:
     """The recipe's task, its weights loaded strictly, in evaluation mode; and its class names.
 
+    Weights that end in ``.onnx`` are a graph that predicts in the task's place.
+
     Raises:
         WeightsError: the recipe names no weights, or they do not fit the task or each other.
     """
+    if isinstance(recipe.weights, str) and recipe.weights.endswith(".onnx"):
+        return task_with_graph(recipe, recipe.weights, distribution.device)
     parts = weighted_parts(recipe)
     if lacking := [f"weights.{name}".rstrip(".") + "=FILE" for name, (_, source) in parts.items() if not source]:
         add = f"add {' '.join(lacking)} (such as runs/NAME/checkpoints/best.pt)"
@@ -176,5 +181,5 @@ def _embeddings(task: Any, read: Read) -> Iterator[Record]:
     rows = dict(zip(read.batch["source"], read.outputs["embedding"].float().tolist(), strict=True))
     for found in task.records(read.outputs, read.batch):
         if found.source in rows:
-            known = {"time": found.time, "truth": found.truth, "damage": found.damage}
+            known = {name: getattr(found, name) for name in ("frame", "time", "boxes", "truth", "damage")}
             yield Record(source=found.source, embedding=rows.pop(found.source), **known)

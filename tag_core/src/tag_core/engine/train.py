@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tag_core.config import Recipe
 from tag_core.engine import checkpoint
-from tag_core.engine.data import Coverage, Item, Loader, collate, datasets, epoch_plan
+from tag_core.engine.data import Coverage, Item, Loader, collate, datasets, epoch_plan, sampled_plan
 from tag_core.engine.distributed import Distribution, State, to_device
 from tag_core.engine.evaluate import better, evaluate
 from tag_core.engine.interrupt import stop_signal
@@ -109,10 +110,15 @@ class Trainer:
         # Rows: since the last row of scores, in this epoch. Columns: this process's sum of losses, samples. They
         # stay on the device: reading them at every step would make a GPU wait for the CPU.
         self.losses = torch.zeros(2, 2, dtype=torch.float64, device=distribution.device)
+        self.further = dict[str, torch.Tensor]()  # what else the task had to log at the last step
         self._reproducible()
         self.data = datasets(recipe, ("train", "val"))
         self.classes = list(getattr(self.data["train"], "classes", None) or [])
+        given = {"batch_size": self.options.batch_size, "seed": self.options.seed, "processes": distribution.world}
+        self.sampler = recipe.sampler.build(dataset=self.data["train"], **given) if recipe.sampler else None
         self.steps_per_epoch = len(self._plan(0))
+        if not self.steps_per_epoch:
+            raise ConfigError(recipe.name, ["sampler: not one batch of these training data"])
         self._build_model(fresh=saved is None)
         self._build_optimizer()
         if saved:
@@ -124,11 +130,15 @@ class Trainer:
         }
         self.loader, self.val_loader = loaders["train"], loaders.get("val")
 
-    def _plan(self, epoch: int) -> list[list[Item]]:
-        """The samples of each optimizer step of an epoch, over all processes and micro-batches."""
-        options, size = self.options, self.options.batch_size * self.options.accumulate
-        length = len(self.data["train"])
-        return epoch_plan(length, size, options.seed, epoch, shuffle=True, drop_last=options.drop_last)
+    def _plan(self, epoch: int) -> list[list[list[Item]]]:
+        """The micro-batches of each optimizer step of an epoch, over all processes."""
+        options, count = self.options, self.options.accumulate
+        if self.sampler:
+            micro = sampled_plan(self.sampler, options.seed, epoch)
+            return [(micro[i : i + count] + [[]] * count)[:count] for i in range(0, len(micro), count)]
+        size, length = options.batch_size, len(self.data["train"])
+        steps = epoch_plan(length, size * count, options.seed, epoch, shuffle=True, drop_last=options.drop_last)
+        return [[step[i : i + size] for i in range(0, size * count, size)] for step in steps]
 
     def _reproducible(self) -> None:
         checkpoint.seed_everything(self.options.seed)
@@ -207,14 +217,13 @@ class Trainer:
 
     def _train_epoch(self, stopped: threading.Event) -> None:
         at, options, world = self.position, self.options, self.distribution.world
-        macro, size = self._plan(at.epoch)[at.batch :], options.batch_size
-        micro = [batch[i : i + size] for batch in macro for i in range(0, size * options.accumulate, size)]
-        mine = [batch[self.distribution.rank :: world] for batch in micro]
+        steps = self._plan(at.epoch)[at.batch :]
+        mine = [batch[self.distribution.rank :: world] for step in steps for batch in step]
         self.task.train()
         self.loader.coverage = Coverage()
         with Progress(f"epoch {at.epoch + 1}/{options.epochs}", self.steps_per_epoch, at.batch, self.run.main) as bar:
             batches = self.loader.read(mine)
-            for _ in macro:
+            for _ in steps:
                 loaded = [next(batches) for _ in range(options.accumulate)]
                 stop = self.step([part.samples for part in loaded], stopped.is_set())
                 at.batch += 1
@@ -250,7 +259,7 @@ class Trainer:
         self.position.step += 1
         if self.position.step % self.options.log_every == 0:
             lr = self.optimizer.param_groups[0]["lr"]
-            self._add_scores({"lr": lr, "train_loss": self._mean_loss(0)})
+            self._add_scores({"lr": lr, "train_loss": self._mean_loss(0), **self._further()})
         return any(stop for _, stop in everywhere)
 
     def _forward_backward(self, micro_batches: list[list[Any]], total: int, alone: bool) -> None:
@@ -265,7 +274,9 @@ class Trainer:
             batch = to_device(collate(samples), device)
             self.distribution.exchange_gradients(self.wrapped, number == len(micro_batches))
             with autocast(precision, device):
-                loss = forward(batch)["loss"]
+                told = forward(batch)
+            loss = told["loss"]
+            self.further = {name: value.detach() for name, value in told.items() if name != "loss"}
             if loss.dim():
                 problem = f"task: its loss has shape {list(loss.shape)}; give one number, the mean over the batch"
                 raise ConfigError(self.recipe.name, [problem])
@@ -284,6 +295,12 @@ class Trainer:
         if not math.isfinite(total) and not self.scaler.is_enabled():
             raise self._diverged(f"the loss became {total}")
         return total / samples if samples else math.nan
+
+    def _further(self) -> dict[str, float]:
+        """The task's further scalars at this step, their mean over the processes that had samples."""
+        shares = self.distribution.gather({name: float(value) for name, value in self.further.items()})
+        names = dict.fromkeys(name for share in shares for name in share)
+        return {name: fmean(share[name] for share in shares if name in share) for name in names}
 
     def _diverged(self, what: str) -> ConfigError:
         problem = f"{what} before step {self.position.step}; try a smaller optimizer.lr"

@@ -77,6 +77,8 @@ def read_file(path: Path) -> Weights:
     Raises:
         WeightsError: the file cannot be read without executing code, or holds no tensors.
     """
+    if path.suffix == ".onnx":
+        raise WeightsError(f"weights {path}: a graph cannot be trained on; it is for tag-run eval and predict")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -138,13 +140,16 @@ def load_weights(weights: Weights, task: nn.Module, *, strict: bool, spare: tupl
 
     Args:
         strict: every tensor of the task must be given in its shape (evaluation, prediction);
-            otherwise what does not fit keeps its fresh values (fine-tuning on other classes).
+            otherwise what does not fit, and what a loss remembers, keeps its fresh values (fine-tuning).
         spare: with ``strict``, tensors whose names start so may be missing or of another shape all the same.
 
     Raises:
         WeightsError: nothing fits, or with ``strict`` anything is missing or of another shape.
     """
     state, layout = fit(weights, task)
+    if not strict:
+        remembered = {name for name, _ in task.named_buffers() if name.startswith("loss.")}
+        state = {key: value for key, value in state.items() if key not in remembered}
     own = task.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 
-def why_unreadable(path: str) -> str | None:
+def why_unreadable(path: str, what: str = "video") -> str | None:
     """Why ``path`` cannot be a video, or None. Text is refused: libav would read lists of other files as video."""
     try:
         if os.path.isdir(path):
-            return "is a folder, not a video"
+            return f"is a folder, not a {what}"
         if os.path.exists(path) and not os.path.isfile(path):
             return "not a regular file"
         with open(path, "rb") as file:
@@ -20,7 +20,7 @@ def why_unreadable(path: str) -> str | None:
         return "empty file (0 bytes)"
     text = head.decode("utf-8", errors="ignore")
     whole = len(text.encode()) >= len(head) - 3  # the last character may be cut
-    return "not a video: a text file" if whole and all(c >= " " or c in "\t\n\r\f" for c in text) else None
+    return f"not a {what}: a text file" if whole and all(c >= " " or c in "\t\n\r\f" for c in text) else None
 
 
 def cut_off(path: str) -> str | None:

@@ -103,7 +103,7 @@ def list_file(
     rows = []
     first, form = (2, "folder num_frames label") if num_frames else (1, "path label")
     for file in _as_list(source):
-        for where, line in _lines(file):
+        for where, line in read_lines(file):
             if "\t" in line:
                 fields = [field.strip() for field in line.split("\t") if field.strip()]
             else:
@@ -137,7 +137,7 @@ def list_table(
     """
     rows = []
     for file in _as_list(source):
-        for where, row in _table(file):
+        for where, row in read_table(file):
             for column in (path_column, label_column):
                 if row.get(column) in (None, ""):
                     have = ", ".join(str(key) for key in row)
@@ -174,7 +174,7 @@ def expand_inputs(inputs: Sequence[str], suffixes: frozenset[str], folders: bool
 
 def read_label_map(path: str) -> list[str]:
     """Class names: one a line in index order, or ``name index`` on every line, with indices from 0 in any order."""
-    names = [name for _, name in _lines(path)]
+    names = [name for _, name in read_lines(path)]
     pairs = [(name.rpartition(" ")[2], name.rpartition(" ")[0]) for name in names]
     if sorted(index for index, _ in pairs) != sorted(map(str, range(len(pairs)))):
         return names
@@ -211,8 +211,12 @@ def _find(folder: str, suffixes: frozenset[str], folders: bool) -> Iterator[str]
             yield from (os.path.join(parent, name) for name in files)
 
 
-def _lines(path: str) -> list[tuple[str, str]]:
-    """Lines with where they are, without comments and empty ones."""
+def read_lines(path: str) -> list[tuple[str, str]]:
+    """Lines of a UTF-8 file with where they are, without comments and empty ones.
+
+    Raises:
+        UserError: it cannot be read, or nothing is left.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -226,8 +230,13 @@ def _lines(path: str) -> list[tuple[str, str]]:
     return lines
 
 
-def _table(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    lines = _lines(path)
+def read_table(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of CSV or TSV with a header, or of JSON Lines, by column, with where they are.
+
+    Raises:
+        UserError: naming the line that is no row.
+    """
+    lines = read_lines(path)
     if path.endswith((".csv", ".tsv")):
         if len(lines) == 1:
             raise UserError(f"{path}: nothing is listed below its header")

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from PIL import ImageOps
 
 from tag_core.errors import UnreadableInput
 from tag_core.kinds import Transform
@@ -96,7 +95,7 @@ class FrameFolders(ClipDataset):
 
         def read(number: int) -> np.ndarray:
             name = os.path.basename(paths[number])
-            return read_picture(paths[number], item.path, name, self.short_side, ImageOps.exif_transpose)
+            return read_picture(paths[number], item.path, name, self.short_side)
 
         return clip_of_pictures(item.path, self.choose(len(paths)), read, len(paths), self.fps)
 

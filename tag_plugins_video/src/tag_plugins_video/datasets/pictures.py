@@ -9,29 +9,25 @@ import numpy as np
 from PIL import Image
 
 from tag_core.errors import UnreadableInput
+from tag_core.media.image import read_image
 from tag_core.media.video import Clip
 
-Upright = Callable[[Image.Image], Image.Image]
 
-
-def read_picture(
-    file: str | IO[bytes], source: str, name: object, short_side: int | None, upright: Upright = lambda image: image
-) -> np.ndarray:
-    """RGB uint8 [H, W, 3], resized (bilinear) to ``short_side``.
+def read_picture(file: str | IO[bytes], source: str, name: object, short_side: int | None) -> np.ndarray:
+    """RGB uint8 [H, W, 3], upright, resized (bilinear) to ``short_side``.
 
     Raises:
         UnreadableInput: naming the frame of ``source`` that is no picture.
     """
     try:
-        with Image.open(file) as image:
-            picture = upright(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableInput(source, f"frame {name}: {error}") from error
-    if short_side is not None:
-        factor = short_side / min(picture.size)
-        width, height = (max(1, round(side * factor)) for side in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(picture)
+        picture = read_image(file, source)
+    except UnreadableInput as error:
+        raise UnreadableInput(source, f"frame {name}: {error.reason}") from error
+    if short_side is None:
+        return picture
+    factor = short_side / min(picture.shape[:2])
+    height, width = (max(1, round(side * factor)) for side in picture.shape[:2])
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def clip_of_pictures(
