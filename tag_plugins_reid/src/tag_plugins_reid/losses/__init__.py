@@ -1,0 +1,1 @@
+"""Losses over logits, cosines with the class weights, or features; each says which by its ``takes``."""

@@ -1,0 +1,64 @@
+"""Pictures by identity in a JSON file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reid_pictures import write_pictures
+
+from tag_core.errors import UserError
+from tag_plugins_reid.datasets.class_mapping import ClassMapping
+
+
+def write(folder: Path, mapping: Any) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "class_mapping.json").write_text(json.dumps(mapping))
+    return str(folder)
+
+
+def test_the_folder_with_the_file_is_enough_and_paths_are_relative_to_it(tmp_path: Path) -> None:
+    paths = write_pictures(tmp_path, ["bo/c1.png", "ann/c2.png"])
+    source = write(tmp_path, {"bo": ["bo/c1.png"], "ann": ["ann/c2.png"]})
+    data = ClassMapping(source, camera=r"c(\d)")
+    assert data.classes == ["ann", "bo"]
+    assert [(s["source"], s["label"], s["identity"], s["camera"]) for s in (data[0], data[1])] == [
+        (paths[0], 1, "bo", 1),
+        (paths[1], 0, "ann", 2),
+    ]
+
+
+def test_root_is_the_folder_of_the_pictures(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pictures", ["1.png"])
+    file = write(tmp_path / "lists", {"ann": ["1.png"]}) + "/class_mapping.json"
+    assert ClassMapping(file, root=str(tmp_path / "pictures"))[0]["image"].shape == (3, 12, 8)
+
+
+def test_queries_and_gallery_are_two_files(tmp_path: Path) -> None:
+    query, gallery = write(tmp_path / "q", {"ann": ["1.png"]}), write(tmp_path / "g", {"ann": ["2.png", "3.png"]})
+    assert ClassMapping(query, gallery).roles == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ([], 'expected {"identity"'),
+        ({}, 'expected {"identity"'),
+        ({"ann": []}, "identity 'ann' needs a list of one path"),
+        ({"ann": "1.png"}, "identity 'ann' needs a list of one path"),
+        ({"ann": ["1.png", 3]}, "identity 'ann' needs a list of one path"),
+    ],
+)
+def test_another_json_is_refused(tmp_path: Path, mapping: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ClassMapping(write(tmp_path, mapping))
+
+
+def test_a_file_that_is_missing_or_no_json_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"class_mapping.json: cannot be read as JSON: No such file"):
+        ClassMapping(str(tmp_path))
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(UserError, match=r"a.json: cannot be read as JSON: Expecting"):
+        ClassMapping(str(tmp_path / "a.json"))
