@@ -1,0 +1,76 @@
+"""A self-contained page of queries and their nearest entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from tag_core.errors import UnreadableInput
+from tag_core.files import write_text
+from tag_core.records import Record
+from tag_plugins_search.store import IndexFolder
+from tag_plugins_search.thumbnails import thumbnail
+
+MOST = 100  # queries with pictures in one page
+
+
+def write_page(file: str | Path, answers: Iterable[Record], index: IndexFolder) -> None:
+    """Write the rank lists of the first 100 answers of :func:`tag_plugins_search.answers.search`.
+
+    Pictures are made from the sources, and lie in the page. Where the labels of a query and of a neighbour are known,
+    it is marked right or wrong.
+
+    Raises:
+        RunFolderError: the file cannot be written.
+    """
+    cards: list[dict[str, Any]] = []
+    total = labelled = right = 0
+    for record in answers:
+        total += 1
+        near = record.extra.get("neighbours", [])
+        known = record.truth is not None and bool(near) and "label" in near[0]
+        labelled, right = labelled + known, right + (known and near[0]["label"] == record.truth)
+        if len(cards) < MOST:
+            cards.append(_card(record))
+    jinja = Environment(loader=PackageLoader("tag_plugins_search", ""), autoescape=True)
+    counts = {"total": total, "labelled": labelled, "right": right}
+    manifest = index.manifest
+    about = {"entries": len(index), "index": manifest.index["name"], "metric": manifest.metric}
+    recipe = manifest.embedding.get("recipe", {}).get("name", "")
+    name = index.path.resolve().name
+    write_text(
+        Path(file), jinja.get_template("page.html").render(name=name, cards=cards, recipe=recipe, **counts, **about)
+    )
+
+
+def _card(record: Record) -> dict[str, Any]:
+    box = record.boxes[0] if record.boxes and len(record.boxes) == 1 else None
+    about = {"source": record.source, "frame": record.frame, "time": record.time, "box": box, "label": record.truth}
+    near = []
+    for neighbour in record.extra.get("neighbours", []):
+        both = record.truth is not None and "label" in neighbour
+        right = neighbour.get("label") == record.truth if both else None
+        near.append({**_seen(neighbour), "distance": neighbour["distance"], "right": right})
+    return {"error": record.error, "near": near, **(_seen(about) if record.error is None else _told(about))}
+
+
+def _seen(about: Mapping[str, Any]) -> dict[str, Any]:
+    """With its picture, or with what kept it from being drawn."""
+    try:
+        return {**_told(about), "picture": thumbnail(about)}
+    except UnreadableInput as error:
+        return {**_told(about), "trouble": error.reason}
+
+
+def _told(about: Mapping[str, Any]) -> dict[str, Any]:
+    time, source = about.get("time"), str(about["source"])
+    where = f"frame {about['frame']}" if about.get("frame") is not None else ""
+    if time is not None:
+        span = time if isinstance(time, list) else [time]
+        where = ", ".join(filter(None, (where, f"{' to '.join(f'{second:.2f}' for second in span)} s")))
+    label = about.get("label")
+    short = "/".join(Path(source).parts[-1 if label is not None else -2 :])  # a label often is the folder's name
+    return {"source": source, "name": short, "where": where, "label": label}

@@ -1,0 +1,153 @@
+"""The page of answers: read back as a browser would, and its pictures decoded."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from search_data import COLOURS, write_pictures
+
+from tag_core.errors import UnreadableInput
+from tag_core.records import Record
+from tag_plugins_search.answers import search
+from tag_plugins_search.embeddings import labelled
+from tag_plugins_search.page import MOST, write_page
+from tag_plugins_search.store import IndexFolder
+from tag_plugins_search.thumbnails import thumbnail
+
+
+class Page(HTMLParser):
+    """Figures in order: class, text, and the colour in the middle of the picture."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.figures: list[tuple[str, str, list[str]]] = []
+        self.text = ""
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag == "figure":
+            self.figures.append((found.get("class") or "", "", []))
+        elif tag == "img":
+            self.figures[-1][2].append(str(found["src"]))
+        assert tag not in ("script", "iframe", "link"), "a page that fetches or runs something"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.figures:
+            kind, text, pictures = self.figures[-1]
+            self.figures[-1] = (kind, f"{text} {' '.join(data.split())}", pictures)
+
+
+def picture(address: str) -> np.ndarray:
+    head, _, data = address.partition(",")
+    assert head == "data:image/jpeg;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
+
+
+def middle(address: str) -> tuple[int, ...]:
+    pixels = picture(address)
+    return tuple(pixels[pixels.shape[0] // 2, pixels.shape[1] // 2])
+
+
+def near(colour: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return max(abs(a - b) for a, b in zip(colour, other, strict=True)) < 12
+
+
+def test_a_rank_list_shows_what_was_found_and_whether_it_is_right(tmp_path: Path) -> None:
+    records = list(labelled(iter(write_pictures(tmp_path / "pictures", 2)), "folder"))
+    index = IndexFolder.build(tmp_path / "colours", records)
+    queries = list(labelled(iter(write_pictures(tmp_path / "queries", 1)), "folder"))
+    write_page(tmp_path / "page.html", search(index, queries, 3), index)
+    page = Page(tmp_path / "page.html")
+    assert [kind for kind, _, _ in page.figures] == ["query", "right", "right", "wrong"] * 3
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        query, first, second, third = page.figures[4 * number : 4 * number + 4]
+        assert f"Query {number + 1}" in query[1]
+        assert name in query[1]
+        assert all(near(middle(address), colour) for figure in (query, first, second) for address in figure[2])
+        assert not near(middle(third[2][0]), colour)
+        distances = [float(re.findall(r"\d\.\d{4}", text)[0]) for _, text, _ in (first, second, third)]
+        assert distances == sorted(distances)
+        assert "1 right" in first[1]
+        assert "3 wrong" in third[1]
+    text = " ".join(page.text.split())
+    assert "6 entries in search/flat" in text
+    assert "Of 3 whose label is known, the nearest entry is right for 3 (100.0 %)" in text
+
+
+def test_without_labels_nothing_is_called_right_or_wrong(tmp_path: Path) -> None:
+    records = write_pictures(tmp_path / "pictures", 1)
+    index = IndexFolder.build(tmp_path / "colours", records)
+    write_page(tmp_path / "page.html", search(index, write_pictures(tmp_path / "queries", 1), 2), index)
+    page = Page(tmp_path / "page.html")
+    assert {kind for kind, _, _ in page.figures} == {"query", ""}
+    assert "right" not in page.text.partition("</style>")[2]
+
+
+def test_odd_names_lost_files_and_unreadable_queries_are_shown_as_what_they_are(tmp_path: Path) -> None:
+    odd = "<script>alert(1)</script>.jpg"
+    index = IndexFolder.build(tmp_path / "index", [Record(source=odd, embedding=[1.0, 0.0])])
+    queries = [Record(source="lost.jpg", embedding=[1.0, 0.0]), Record(source="bad.jpg", error="not a picture")]
+    write_page(tmp_path / "page.html", search(index, queries), index)
+    page = Page(tmp_path / "page.html")
+    assert len(page.figures) == 3
+    assert odd in page.figures[1][1]
+    assert page.text.count("No picture: No such file or directory") == 2
+    assert "No picture: not a picture" in page.text
+    assert "Not searched: not a picture" in page.text
+
+
+def test_a_page_of_many_queries_stays_one_that_a_browser_opens(tmp_path: Path) -> None:
+    records = write_pictures(tmp_path / "pictures", 1)
+    index = IndexFolder.build(tmp_path / "index", records)
+    many = (Record(source=records[0].source, embedding=records[0].embedding) for _ in range(MOST + 5))
+    write_page(tmp_path / "page.html", search(index, many, 1), index)
+    page = Page(tmp_path / "page.html")
+    assert len(page.figures) == 2 * MOST
+    assert f"{MOST + 5} queries, the first {MOST} are shown" in " ".join(page.text.split())
+
+
+def test_a_box_is_cut_out_of_its_picture_and_drawn(tmp_path: Path) -> None:
+    pixels = np.full((200, 300, 3), (30, 60, 200), np.uint8)
+    pixels[50:100, 100:180] = (200, 30, 30)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    cut = picture(thumbnail({"source": f"{tmp_path}/a.png#2", "box": [100, 50, 180, 100]}))
+    assert cut.shape == (74, 104, 3)  # 80 x 50 pixels and 12 more on each side
+    assert near(tuple(cut[37, 52]), (200, 30, 30))
+    assert near(tuple(cut[5, 5]), (30, 60, 200))
+    edge = cut[37, 10:15]
+    assert (abs(edge - np.array([255, 176, 0])).max(-1) < 90).any(), "no line at the left edge of the box"
+    with pytest.raises(UnreadableInput, match="outside of its picture"):
+        thumbnail({"source": str(tmp_path / "a.png"), "box": [400, 50, 480, 100]})
+
+
+def test_of_a_video_the_part_that_was_looked_at_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=10, options={"crf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "rgb24"
+        for level in range(0, 200, 10):
+            frame = np.full((64, 64, 3), level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        container.mux(stream.encode())
+
+    def grays(about: dict[str, object]) -> list[int]:
+        pixels = picture(thumbnail({"source": str(path), **about}))
+        height, width = pixels.shape[:2]
+        if height < 100:
+            return [int(pixels[height // 2, width // 2, 0])]
+        return [int(pixels[y, x, 0]) for y in (height // 4, 3 * height // 4) for x in (width // 4, 3 * width // 4)]
+
+    assert grays({}) == pytest.approx([0, 60, 130, 190], abs=4)
+    assert grays({"time": [1.0, 1.6]}) == pytest.approx([100, 120, 140, 160], abs=4)
+    assert grays({"time": 1.5}) == pytest.approx([150], abs=4)
+    assert grays({"frame": 7}) == pytest.approx([70], abs=4)
