@@ -12,7 +12,12 @@ from tag_core.cli.source import read_options
 from tag_core.kinds import GIVEN, KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
-READMES = {"core": "tag_core", "video": "tag_plugins_video"}
+READMES = {
+    "core": "tag_core",
+    "video": "tag_plugins_video",
+    "reid": "tag_plugins_reid",
+    "search": "plugins/tag_plugins_search",
+}
 
 
 def rows(plugin: str) -> dict[str, str]:
