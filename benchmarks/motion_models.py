@@ -86,6 +86,16 @@ CASES = [
         ),
     ),
     Case("tsn", "clips", ("task.backbone={name='video/tsn', encoder='tiny'}",), blind=True),
+    Case(
+        "average",
+        "clips",  # in short ones: TSN's average, of what sees motion
+        (
+            "data.train.sampler=dense",
+            "data.train.num_segments=1",
+            "data.train.clip_len=4",
+            "data.train.num_clips=4",
+        ),
+    ),
     Case("attention-lstm", FRAMES, sequence("attention-lstm", 1024, *LSTM)),
     Case("attention-cluster", FRAMES, sequence("attention-cluster", 1024, *CLUSTER), blind=True),
     Case("nextvlad", FRAMES, sequence("nextvlad", 1024, *VLAD), blind=True),
