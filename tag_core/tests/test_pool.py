@@ -298,8 +298,10 @@ def test_a_closed_pool_has_no_workers_and_says_that_it_is_closed() -> None:
 
 
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from tag_core.engine.pool import WorkerPool
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with Ctrl-C ignored
 
 def work(task):
     if task:
