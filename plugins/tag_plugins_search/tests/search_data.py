@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from PIL import Image
 from tag_core.records import Record
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (30, 60, 200)}
+
+
+def own_environment() -> dict[str, str]:
+    """This process's, without the plugin that tests of the core add to it: it would be loaded by every new process."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("TAG_")}
 
 
 def write_records(folder: Path, records: Iterable[Record], fingerprint: str | None = None) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 import av
 import pytest
 import torch
-from search_data import write_pictures, write_records
+from search_data import own_environment, write_pictures, write_records
 
 from tag_core.api import predict_to_folder
 from tag_core.cli.main import main
@@ -234,8 +233,9 @@ def test_help_imports_neither_faiss_nor_torch() -> None:
         "    main(words)\n"
         "print('loaded', *sys.modules)"
     )
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("TAG_")}  # plugins of other tests
-    done = subprocess.run([sys.executable, "-c", script], env=kept, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=own_environment(), capture_output=True, text=True, check=True
+    )
     assert "build" in done.stdout
     assert "--rerank" in done.stdout
     loaded = set(done.stdout.split("loaded")[-1].split())

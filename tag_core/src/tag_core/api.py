@@ -24,7 +24,7 @@ from tag_core.engine.evaluate import Evaluation
 from tag_core.engine.evaluate import evaluate as evaluate_task
 from tag_core.engine.export import Exported, Format, needs
 from tag_core.engine.export import export as export_task
-from tag_core.engine.predict import Predictor, describe_model
+from tag_core.engine.predict import Predictor, describe_model, fingerprint
 from tag_core.engine.progress import Progress
 from tag_core.engine.run import Run, default_folder, log
 from tag_core.engine.session import task_with_weights
@@ -297,7 +297,7 @@ def _score(
             with atomic(folder / "predictions.jsonl") as file:
                 file.writelines(f"{record.to_json()}\n" for record in result.records)
             if part == "test":
-                describe_model(folder, recipe, task)
+                describe_model(folder, recipe, fingerprint(recipe, task))
             told = {"scores": result.scores, "tables": result.tables, "classes": classes}
             write_json(folder / "metrics.json", {**told, "coverage": asdict(result.coverage)})
             _write_report(folder)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tag_core.records import Record
-from tag_plugins_search.entries import entries_of, id_of
+from tag_plugins_search.entries import box_of, entries_of, id_of
 from tag_plugins_search.store import IndexFolder
 
 BLOCK = 256
@@ -54,7 +54,6 @@ def embeddings_of(records: Iterable[Record], dimension: int) -> np.ndarray:
 
 
 def _neighbour(record: Record, distance: float) -> dict[str, Any]:
-    box = record.boxes[0] if record.boxes and len(record.boxes) == 1 else None
-    known = {"frame": record.frame, "time": record.time, "box": box, "label": record.truth}
+    known = {"frame": record.frame, "time": record.time, "box": box_of(record), "label": record.truth}
     told = {key: value for key, value in known.items() if value is not None}
     return {"id": id_of(record), "distance": distance, "source": record.source, **told}

@@ -25,9 +25,14 @@ def id_of(record: Record) -> str:
     if record.time is not None:
         times = record.time if isinstance(record.time, list) else [record.time]
         parts.append(f"t={','.join(f'{time:.12g}' for time in times)}")
-    if record.boxes is not None and len(record.boxes) == 1:
-        parts.append(f"box={','.join(f'{side:.12g}' for side in record.boxes[0])}")
+    if (box := box_of(record)) is not None:
+        parts.append(f"box={','.join(f'{side:.12g}' for side in box)}")
     return record.source + ("#" + "&".join(parts) if parts else "")
+
+
+def box_of(record: Record) -> list[float] | None:
+    """[x1, y1, x2, y2] of a record that is about one box."""
+    return record.boxes[0] if record.boxes is not None and len(record.boxes) == 1 else None
 
 
 def entries_of(

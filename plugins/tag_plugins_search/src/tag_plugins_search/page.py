@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader
 from tag_core.errors import UnreadableInput
 from tag_core.files import write_text
 from tag_core.records import Record
+from tag_plugins_search.entries import box_of
 from tag_plugins_search.store import IndexFolder
 from tag_plugins_search.thumbnails import thumbnail
 
@@ -47,8 +48,8 @@ def write_page(file: str | Path, answers: Iterable[Record], index: IndexFolder) 
 
 
 def _card(record: Record) -> dict[str, Any]:
-    box = record.boxes[0] if record.boxes and len(record.boxes) == 1 else None
-    about = {"source": record.source, "frame": record.frame, "time": record.time, "box": box, "label": record.truth}
+    about = {"source": record.source, "frame": record.frame, "time": record.time}
+    about |= {"box": box_of(record), "label": record.truth}
     near = []
     for neighbour in record.extra.get("neighbours", []):
         both = record.truth is not None and "label" in neighbour

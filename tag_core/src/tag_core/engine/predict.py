@@ -69,9 +69,10 @@ class Predictor:
         """
         if not self.distribution.is_main:
             return
-        recipe, options = self.recipe.to_dict(), self.recipe.eval
-        described = [self.inputs, recipe["task"], recipe["data"].get("test"), options.precision, self.classes]
-        depends_on = digest([*described, options.shard_size, self.recipe.output], self.task)
+        options, model = self.recipe.eval, fingerprint(self.recipe, self.task)
+        described = [model, self.inputs, self.recipe.to_dict()["data"]["test"], options.precision, self.classes]
+        settings = json.dumps([*described, options.shard_size, self.recipe.output])
+        depends_on = hashlib.sha256(settings.encode()).hexdigest()
         mark = folder / "predictions" / "fingerprint.txt"
         try:
             mark.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,7 @@ class Predictor:
             write_text(mark, depends_on)
         elif theirs != depends_on:
             raise RunFolderError(f"{folder} holds other predictions (inputs, weights or options); choose another --out")
-        describe_model(folder, self.recipe, self.task)
+        describe_model(folder, self.recipe, model)
 
     def to_folder(self, folder: Path, progress: Callable[[int], None] = lambda inputs: None) -> Coverage:
         """Write ``predictions.jsonl`` into a claimed folder, going on where a killed run left off.
@@ -121,8 +122,8 @@ class Predictor:
                     progress(1)
 
 
-def describe_model(folder: Path, recipe: Recipe, task: nn.Module) -> None:
-    """Write ``model.json``: the recipe, where its weights are, and the model's fingerprint."""
+def describe_model(folder: Path, recipe: Recipe, model: str) -> None:
+    """Write ``model.json``: the recipe, where its weights are, and the model's :func:`fingerprint`."""
 
     def located(source: str) -> str:
         return str(Path(source).resolve()) if Path(source).exists() else source
@@ -130,19 +131,17 @@ def describe_model(folder: Path, recipe: Recipe, task: nn.Module) -> None:
     given = recipe.weights
     weights = located(given) if isinstance(given, str) else {part: located(source) for part, source in given.items()}
     tables = {**recipe.to_dict(), "name": recipe.name, "weights": weights}
-    write_json(folder / "model.json", {"fingerprint": fingerprint(recipe, task), "recipe": tables})
+    write_json(folder / "model.json", {"fingerprint": model, "recipe": tables})
 
 
 def fingerprint(recipe: Recipe, task: nn.Module, *more: object) -> str:
-    """Of the model and how it is fed, whatever the inputs: the task's options, the preparation, the weights."""
+    """Of the model and how it is fed, whatever the inputs: the task's options, the preparation, the weights.
+
+    The weights themselves count, since a file may be written anew.
+    """
     tables = recipe.to_dict()
     data = {key: value for key, value in tables["data"]["test"].items() if key not in ("source", "classes")}
-    return digest([tables["task"], data, *more], task)
-
-
-def digest(settings: object, task: nn.Module) -> str:
-    """Of all that results depend on: settings, and the weights themselves, since a file may be written anew."""
-    found = hashlib.sha256(json.dumps(settings).encode())
+    found = hashlib.sha256(json.dumps([tables["task"], data, *more]).encode())
     for name, tensor in task.state_dict().items():
         found.update(name.encode())
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -11,6 +11,7 @@ import csv
 import glob
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def list_folders(
         UserError: no such folder, no class folder, one without a file, or a class not in ``classes``.
     """
     rows = []
-    for root in _as_list(source):
+    for root in as_list(source):
         if not os.path.isdir(root):
             raise UserError(f"{root}: no such folder")
         names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
@@ -102,7 +103,7 @@ def list_file(
     """
     rows = []
     first, form = (2, "folder num_frames label") if num_frames else (1, "path label")
-    for file in _as_list(source):
+    for file in as_list(source):
         for where, line in read_lines(file):
             if "\t" in line:
                 fields = [field.strip() for field in line.split("\t") if field.strip()]
@@ -136,7 +137,7 @@ def list_table(
         UserError: naming the line and the missing or malformed column.
     """
     rows = []
-    for file in _as_list(source):
+    for file in as_list(source):
         for where, row in read_table(file):
             for column in (path_column, label_column):
                 if row.get(column) in (None, ""):
@@ -257,5 +258,15 @@ def _resolve(file: str, root: str | None, path: str) -> str:
     return os.path.join(root if root is not None else os.path.dirname(file), path)
 
 
-def _as_list(source: str | Sequence[str]) -> list[str]:
+def as_list(source: str | Sequence[str]) -> list[str]:
     return [source] if isinstance(source, str) else list(source)
+
+
+def unique(paths: Sequence[str]) -> list[str]:
+    """The paths, told apart: where one comes again, the second has ``#2`` behind it, and so on."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for path in paths:
+        seen[path] += 1
+        keys.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
+    return keys

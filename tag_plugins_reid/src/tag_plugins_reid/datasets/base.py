@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 from tag_core.errors import UnreadableInput, UserError
 from tag_core.kinds import Transform
 from tag_core.media.image import image_size, read_image
-from tag_core.media.sources import IMAGE_SUFFIXES, expand_inputs
+from tag_core.media.sources import IMAGE_SUFFIXES, as_list, expand_inputs, unique
 
 QUERY, GALLERY, BOTH, JUNK = range(4)
 """Roles: of a query, of the gallery, of both (data without a split), of neither."""
@@ -156,16 +155,6 @@ def crop(image: np.ndarray, row: Row, key: str) -> np.ndarray:
     return image[y1:y2, x1:x2]
 
 
-def unique(paths: Sequence[str]) -> list[str]:
-    """The paths, told apart."""
-    seen: Counter[str] = Counter()
-    keys = []
-    for path in paths:
-        seen[path] += 1
-        keys.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
-    return keys
-
-
 def camera_numbers(names: Sequence[str]) -> list[int]:
     """Numbers as they are, and -1 for none; if one is no number, the place of each among all names, sorted."""
     known = sorted(set(names) - {""})
@@ -233,7 +222,3 @@ def read_json(path: str) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path}: cannot be read as JSON: {why}") from None
-
-
-def as_list(source: Source) -> list[str]:
-    return [source] if isinstance(source, str) else list(source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from tag_core.kinds import Transform
 from tag_core.media import sampling
-from tag_core.media.sources import VIDEO_SUFFIXES, Item, Listing, expand_inputs
+from tag_core.media.sources import VIDEO_SUFFIXES, Item, Listing, expand_inputs, unique
 from tag_core.media.video import Clip, read_clip
 from tag_plugins_video.datasets.paddle import paddle
 
@@ -139,15 +138,6 @@ class ClipDataset:
         """The class index, or all of them where a video has several."""
         labels = self.items[index].labels
         return list(labels) if self.multi_label else labels[0]
-
-
-def unique(paths: list[str]) -> list[str]:
-    seen: Counter[str] = Counter()
-    keys = []
-    for path in paths:
-        seen[path] += 1
-        keys.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
-    return keys
 
 
 def target(labels: Sequence[int], num_classes: int, multi_label: bool) -> int | Tensor:

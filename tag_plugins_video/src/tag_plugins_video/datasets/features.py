@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tag_core.errors import UnreadableInput, UserError
-from tag_core.media.sources import Item, expand_inputs, list_file, read_label_map
-from tag_plugins_video.datasets.base import target, unique
+from tag_core.media.sources import Item, expand_inputs, list_file, read_label_map, unique
+from tag_plugins_video.datasets.base import target
 from tag_plugins_video.datasets.frame_choice import FrameChoice
 from tag_plugins_video.feature_store import FeatureStore, StoredVideo, is_store
 
