@@ -74,7 +74,7 @@ COMMAND_LINE: dict[str, tuple[list[str], list[str]]] = {
     "check": (["recipe", "overrides"], ["--json"]),
     "train": (["recipe", "overrides"], ["--out", "--resume", "--procs", "--strict", "--json"]),
     "eval": (["recipe", "overrides"], ["--out", "--procs", "--strict", "--json"]),
-    "predict": (["recipe", "arguments"], ["--out", "--visualize", "--procs", "--strict"]),
+    "predict": (["recipe", "arguments"], ["--out", "--visualize", "--crops", "--min-score", "--procs", "--strict"]),
     "export": (["recipe", "arguments"], ["--out", "--format", "--tolerance", "--json"]),
     "new-plugin": (["name"], ["--out"]),
 }
@@ -160,7 +160,7 @@ VERBS = {
     "load": ["name", "kind", "options"],
     "train": ["recipe", "overrides", "out", "resume", "strict"],
     "evaluate": ["recipe", "overrides", "out", "strict"],
-    "predict": ["recipe", "inputs", "overrides", "strict"],
+    "predict": ["recipe", "inputs", "overrides", "strict", "crops", "min_score"],
     "export": ["recipe", "inputs", "overrides", "out", "file_format", "tolerance"],
 }
 
@@ -260,7 +260,7 @@ def test_options_of_train_and_eval(options: Any, expected: dict[str, Any]) -> No
 def test_built_in_components() -> None:
     script = "from tag_core.cli.main import main; main(['list', '--json'])"
     found: dict[str, list[str]] = {}
-    for entry in json.loads(python(script, TAG_DISABLE="video,reid,search")):
+    for entry in json.loads(python(script, TAG_DISABLE="video,reid,face,search")):
         found.setdefault(entry["kind"], []).append(entry["name"].removeprefix("core/"))
     assert {kind: sorted(names) for kind, names in found.items()} == CORE
 

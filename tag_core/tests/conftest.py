@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_catalog import plugged
 
 HERE = Path(__file__).resolve().parent
 TOY = str(HERE / "toy_plugin.py")
-os.environ["TAG_PLUGINS"] = TOY
+
+
+@pytest.fixture(scope="package", autouse=True)
+def toy_plugin() -> Iterator[None]:
+    """In these tests alone: every new process would load it too."""
+    with plugged(TOY):
+        yield
 
 
 @pytest.fixture

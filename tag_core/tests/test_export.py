@@ -51,6 +51,22 @@ class Pairs(Mean):
         return {"scores": batch["frames"].reshape(2, 24) @ torch.arange(24.0)}
 
 
+class Finds(nn.Module):
+    """As many scores as a picture [N, 3, H, W] has cells of 4x4, rounded up; of these, those above 0."""
+
+    any_size = True
+
+    def dense(self, batch: dict[str, Any]) -> dict[str, Any]:
+        cells = nn.functional.avg_pool2d(batch["image"].float(), 4, ceil_mode=True)
+        return {"scores": cells.mean(1).flatten(1) - 100}
+
+    def select(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        return {"count": (outputs["scores"] > 0).sum(1)}
+
+    def predict(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return self.select(self.dense(batch), batch)
+
+
 class Wrong(Mean):
     def predict(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {"scores": batch["frames"].mean(1) + 0.01 * torch.compiler.is_exporting()}
@@ -117,6 +133,18 @@ def test_a_model_made_for_one_length_is_exported_with_it_and_the_reason_told(
     assert found.inputs == {"frames": ["batch", 6, 4]}
     assert [m.partition(":")[0] for m in caplog.messages] == ["the length is fixed at 6"]
     assert "\n" not in caplog.text.strip()
+
+
+def test_a_task_that_selects_is_exported_before_it_does_and_for_pictures_of_any_size(tmp_path: Path) -> None:
+    sample = {"source": "a.jpg", "image": torch.randint(0, 255, (3, 21, 30), dtype=torch.uint8), "scale": 1.0}
+    found = export(Finds(), sample, tmp_path / "m.onnx", {})
+    assert found.inputs == {"image": ["batch", 3, "height", "width"]}
+    assert list(found.outputs) == ["scores"]
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    for shape in ((1, 3, 8, 8), (3, 3, 33, 70)):
+        image = torch.randint(0, 255, shape, dtype=torch.uint8)
+        scores = session.run(None, {"image": image.numpy()})[0]
+        np.testing.assert_allclose(scores, Finds().dense({"image": image})["scores"], atol=1e-3)
 
 
 @pytest.mark.parametrize("file_format", ["onnx", "torch"])

@@ -24,6 +24,7 @@ def tag_datasets() -> list[Component]:
     return [
         Component("points", "toy_plugin:Points", "Text files that hold a point and a label"),
         Component("named", "toy_plugin:Named", "The same, one folder per class"),
+        Component("stretches", "toy_finder:Stretches", "Videos, four frames at a time"),
     ]
 
 
@@ -40,6 +41,7 @@ def tag_tasks() -> list[Component]:
     return [
         Component("points", "toy_plugin:PointTask", "Which side of the line"),
         Component("pair", "toy_plugin:Pair", "Two opinions on that"),
+        Component("bright", "toy_finder:Bright", "Finds what is bright"),
     ]
 
 

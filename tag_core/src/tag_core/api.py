@@ -8,9 +8,10 @@ import inspect
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from tag_core.engine.weights import weights_of_run
 from tag_core.errors import ConfigError, UnknownName, UserError
 from tag_core.files import atomic, write_json
 from tag_core.media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, expand_inputs
-from tag_core.records import Record, read_records
+from tag_core.records import MIN_SCORE, Record, read_records
 
 RecipeLike = str | Path | Mapping[str, Any]
 Inputs = str | Path | Sequence[str | Path]
@@ -109,9 +110,18 @@ def evaluate(
 
 
 def predict(
-    recipe: RecipeLike, inputs: Inputs, overrides: Sequence[str] = (), *, strict: bool = False
+    recipe: RecipeLike,
+    inputs: Inputs,
+    overrides: Sequence[str] = (),
+    *,
+    strict: bool = False,
+    crops: str | Path | None = None,
+    min_score: float = MIN_SCORE,
 ) -> Iterator[Record]:
     """Yield a record for each input (files, folders, patterns); unreadable ones carry ``error``.
+
+    Args:
+        crops: folder for what the boxes hold that score at least ``min_score``.
 
     Raises:
         WeightsError: no weights, or they do not fit.
@@ -119,8 +129,8 @@ def predict(
     """
     with predictor_for(recipe, inputs, overrides, strict) as predictor:
         distribution = predictor.distribution
-        for records in predictor.records(range(distribution.rank, len(predictor.inputs), distribution.world)):
-            yield from records
+        mine = range(distribution.rank, len(predictor.inputs), distribution.world)
+        yield from _cropped(chain.from_iterable(predictor.records(mine)), predictor, crops, min_score)
 
 
 def predict_to_folder(
@@ -131,8 +141,15 @@ def predict_to_folder(
     out: str | Path,
     strict: bool = False,
     visualize: bool = False,
+    crops: str | Path | None = None,
+    min_score: float = MIN_SCORE,
 ) -> Coverage:
     """Write ``predictions.jsonl`` (and what the recipe's sinks say) into ``out``, resumable.
+
+    Args:
+        visualize: also draw them, into ``out/pictures``.
+        crops: folder for what the boxes hold.
+        min_score: boxes that score less are neither drawn nor cropped.
 
     Raises:
         RunFolderError: the folder holds other predictions.
@@ -151,9 +168,23 @@ def predict_to_folder(
                 if visualize:
                     from tag_core.report import draw_records
 
-                    draw_records(folder)
+                    draw_records(folder, min_score)
+                if crops:
+                    records = read_records(folder / "predictions.jsonl")
+                    deque(_cropped(records, predictor, crops, min_score), 0)
                 _write_report(folder)
     return coverage
+
+
+def _cropped(
+    records: Iterable[Record], predictor: Predictor, crops: str | Path | None, min_score: float
+) -> Iterable[Record]:
+    """The records, whose crops are written as they pass."""
+    if crops is None:
+        return records
+    from tag_core.report.crops import rectangles, with_crops
+
+    return with_crops(records, Path(crops), getattr(predictor.task, "crops", rectangles), min_score)
 
 
 def export(

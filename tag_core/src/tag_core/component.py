@@ -6,7 +6,7 @@ import re
 from dataclasses import astuple, dataclass
 from typing import Any
 
-NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 TOML = re.compile(r"[^:]+:.*\.toml")
 
@@ -16,7 +16,7 @@ def _check(description: Any, where: re.Pattern[str], example: str) -> None:
     if not all(isinstance(text, str) for text in (name, target, *texts)):
         raise ValueError(f"every part must be text: {description}")
     if not NAME.fullmatch(name):
-        raise ValueError(f"name {name!r}: use lower-case letters, digits, '-' and '.'")
+        raise ValueError(f"name {name!r}: use lower-case letters, digits, '-', '_' and '.'")
     if not where.fullmatch(target):
         raise ValueError(f"{name!r}: {target!r} must read {example!r}")
 

@@ -31,7 +31,9 @@ class Dataset(Protocol):
     read. Random choices use torch's, numpy's or Python's global generators: the engine seeds them
     per sample. A labelled data set has ``classes`` (names in index order) and ``label(index)``. One made from
     others' samples may have ``origin(index)``, their key: it is then split as they are. One of pictures may have
-    ``size(index)``, (height, width), for samplers that group by it.
+    ``size(index)``, (height, width), for samplers that group by it. One whose samples are stretches of files gives a
+    list of samples for each, such as frames, all with its key as their source, and has ``file(index)``, whose name
+    records then bear.
     For prediction the engine builds it with ``source=[paths]`` and ``labelled=False``; a classmethod
     ``expand(inputs)`` may say which paths the user's files, folders and patterns stand for, and a method
     ``example()`` make up a sample without a file, which ``tag-run export`` traces the model with.
@@ -72,6 +74,11 @@ class Task(Protocol):
     """An ``nn.Module`` that owns backbone, head, loss and decoding.
 
     With ``output = "embedding"`` its ``embedding`` alone is wanted, and weights may lack ``head.*``.
+
+    One that finds now more and now less has ``dense(batch)``, the tensors that export writes in the place of
+    ``predict``, and ``select(outputs, batch)``, which makes the one's outputs the other's. With ``any_size = True``
+    it takes pictures of any height and width. ``fuse()`` is called once weights are there to predict with, and
+    ``crops(image, record)`` cuts what was found out of a picture [H, W, 3], for ``tag-run predict --crops``.
     """
 
     def __call__(self, batch: Batch) -> Mapping[str, Tensor]:

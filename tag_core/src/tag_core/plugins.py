@@ -168,7 +168,7 @@ def namespace_of(source: str) -> str:
 def _load(claim: Claim, rivals: Sequence[Claim]) -> ModuleType:
     """Import a plugin, unless what is known of it forbids that."""
     if not NAME.fullmatch(claim.name):
-        raise PluginError(f"namespace {claim.name!r}: use lower-case letters, digits, '-' and '.'")
+        raise PluginError(f"namespace {claim.name!r}: use lower-case letters, digits, '-', '_' and '.'")
     if len(rivals) > 1:
         owners = sorted({rival.package for rival in rivals})
         raise PluginError(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from tag_core.errors import UserError
 
 VERSION = 1
+MIN_SCORE = 0.5
+"""Boxes that score less are found, but neither drawn nor cut out unless asked for."""
 
 
 @dataclass(kw_only=True)
@@ -63,6 +65,15 @@ class Record:
         except ValueError:
             text = json.dumps(finite(found), ensure_ascii=False)
         return text.encode(errors="backslashreplace").decode()  # a file name that is not UTF-8
+
+    def confident(self, min_score: float) -> Record:
+        """With those boxes alone that score enough, and what belongs to them; itself, where boxes have no scores."""
+        if not self.boxes or not self.scores:
+            return self
+        kept = [i for i, score in enumerate(self.scores) if score >= min_score]
+        lists = {name: getattr(self, name) for name in ("labels", "scores", "boxes", "keypoints", "masks", "track")}
+        chosen: dict[str, Any] = {name: [each[i] for i in kept] for name, each in lists.items() if each}
+        return replace(self, **chosen)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:

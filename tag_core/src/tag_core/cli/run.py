@@ -9,12 +9,13 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tag_core.cli.tables import json_option, values
 from tag_core.recipe import KEY, read_tree
+from tag_core.records import MIN_SCORE
 
 if TYPE_CHECKING:
     from tag_core.engine.data import Coverage
@@ -87,9 +88,20 @@ def evaluate(recipe: str, overrides: tuple[str, ...], out: str | None, procs: in
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]... INPUT...")
 @click.option("--out", type=click.Path(), help="Write predictions.jsonl into this folder; resumable.")
 @click.option("--visualize", is_flag=True, help="Also draw the results onto pictures, into --out.")
+@click.option("--crops", type=click.Path(), help="Also cut out what boxes hold, as pictures into this folder.")
+@click.option("--min-score", type=float, default=MIN_SCORE, help="Of boxes to draw or cut out.", show_default=True)
 @procs_option
 @strict_option
-def predict(recipe: str, arguments: tuple[str, ...], out: str | None, visualize: bool, procs: int, strict: bool) -> int:
+def predict(
+    recipe: str,
+    arguments: tuple[str, ...],
+    out: str | None,
+    visualize: bool,
+    crops: str | None,
+    min_score: float,
+    procs: int,
+    strict: bool,
+) -> int:
     """Predict on INPUTs: files, folders and patterns; one JSON record a line.
 
     Without --out, records go to standard output as they come. With --out, a killed run goes on where
@@ -105,10 +117,11 @@ def predict(recipe: str, arguments: tuple[str, ...], out: str | None, visualize:
     from tag_core import api
     from tag_core.engine.predict import coverage_of
 
+    cut: Any = {"strict": strict, "crops": crops, "min_score": min_score}
     if out:
-        coverage = api.predict_to_folder(recipe, inputs, overrides, out=out, strict=strict, visualize=visualize)
+        coverage = api.predict_to_folder(recipe, inputs, overrides, out=out, visualize=visualize, **cut)
         return finish(coverage, str(Path(out) / "predictions.jsonl"))
-    return finish(coverage_of(_printed(api.predict(recipe, inputs, overrides, strict=strict))))
+    return finish(coverage_of(_printed(api.predict(recipe, inputs, overrides, **cut))))
 
 
 def start(recipe: str, overrides: Sequence[str], procs: int = 1) -> None:

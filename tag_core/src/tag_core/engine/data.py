@@ -156,18 +156,19 @@ class Loader:
             loaded = Loaded([], [], {})
             with checkpoint.unchanged_random_state():  # without workers, reading draws from this process's generators
                 for (index, _), result in islice(results, len(batch)):
-                    key = self.dataset.key(index)
                     self.coverage.total += 1
                     if isinstance(result, Failure):
+                        file = file_of(self.dataset, index)
                         loaded.failures[index] = result
-                        self.coverage.unreadable[key] = result.reason
+                        self.coverage.unreadable[file] = result.reason
                         if self.strict:
-                            raise UnreadableInput(key, result.reason)
+                            raise UnreadableInput(file, result.reason)
                         continue
-                    loaded.samples.append(result)
-                    loaded.indices.append(index)
-                    if damage := result.get("damage"):
-                        self.coverage.damaged[key] = damage
+                    for sample in result if isinstance(result, list) else [result]:
+                        loaded.samples.append(sample)
+                        loaded.indices.append(index)
+                        if damage := sample.get("damage"):
+                            self.coverage.damaged[file_of(self.dataset, index)] = damage
             yield loaded
 
     def close(self) -> None:
@@ -256,8 +257,13 @@ def _shapes(sample: Sample) -> list[tuple[str, tuple[int, ...]]]:
     return [(key, tuple(value.shape)) for key, value in sample.items() if hasattr(value, "shape")]
 
 
-def _read(dataset: Dataset, item: Item) -> Sample:
-    """One sample under its seed."""
+def file_of(dataset: Any, index: int) -> str:
+    """What records and messages call a sample: the file that it is in, where its key is another."""
+    return getattr(dataset, "file", dataset.key)(index)  # type: ignore[no-any-return]
+
+
+def _read(dataset: Dataset, item: Item) -> Sample | list[Sample]:
+    """One sample under its seed, or those of one index."""
     index, seed = item
     # torch.manual_seed would seed the GPU's generator too, and take 0.15 ms or more where there is none.
     torch.default_generator.manual_seed(seed)

@@ -27,6 +27,7 @@ Format = Literal["onnx", "torch"]
 Tensors = dict[str, Tensor]
 Run = Callable[[Tensors], Tensors]
 Axes = dict[str, list[str | int]]
+_PICTURE = {2: "height", 3: "width"}  # axes of [N, 3, H, W]
 
 
 @dataclass
@@ -56,7 +57,8 @@ class Graph(nn.Module):
         self.task, self.output = task, output
 
     def forward(self, batch: Tensors) -> Tensors:
-        outputs = {name: value for name, value in self.task.predict(batch).items() if isinstance(value, Tensor)}
+        found = getattr(self.task, "dense", self.task.predict)(batch)
+        outputs = {name: value for name, value in found.items() if isinstance(value, Tensor)}
         if self.output and self.output not in outputs:
             raise UserError(f"output={self.output}: the task gives {', '.join(outputs)}; leave the option out")
         return {self.output: outputs[self.output]} if self.output else outputs
@@ -94,7 +96,8 @@ def export(
         TagError: there is no such graph, or it differs by more; ``path`` is as it was.
         RunFolderError: the file cannot be written.
     """
-    graph, inputs = Graph(task, output).eval(), _batch_of_two(sample)
+    graph = Graph(task, output).eval()
+    inputs = _batch_of_two(sample, graph)
     reason = "the model is made for it"
     with torch.no_grad(), atomic(path, "wb") as file:
         graph(inputs)  # what is wrong with task and sample is told here
@@ -112,7 +115,7 @@ def export(
                 if not any_length:
                     raise TagError(f"{path}: not written: {told}") from error
                 reason = told
-    sizes = {size for axes in exported.inputs.values() for size in axes[1 : _free(len(axes))]}
+    sizes = {axes[i] for axes in exported.inputs.values() for i in _free(graph, len(axes))[1:]}
     if fixed := sorted(size for size in sizes if isinstance(size, int)):
         log.info("the length is fixed at %s: %s", ", ".join(map(str, fixed)), reason)
     return exported
@@ -128,13 +131,13 @@ def _attempt(
     tolerance: float,
 ) -> Exported:
     """Trace, write, read back and compare; any exception says why this does not work."""
-    free = {n: dict.fromkeys(range(_free(v.dim()) if any_length else 1), Dim.AUTO) for n, v in inputs.items()}
+    free = {n: dict.fromkeys(_free(graph, v.dim())[: None if any_length else 1], Dim.AUTO) for n, v in inputs.items()}
     with symbolic.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]  # a size of 1 is like any other
         program = torch.export.export(graph, (inputs,), dynamic_shapes={"batch": free})
     found = _describe(program, inputs, graph(inputs))
     notes = json.dumps({**about, **{k: v for k, v in asdict(found).items() if k != "differences"}})
     run = (_write_onnx if file_format == "onnx" else _write_torch)(program, found, notes, file)
-    for batch in (inputs, _other_sizes(inputs, found.inputs)):
+    for batch in (inputs, _other_sizes(graph, inputs, found.inputs)):
         outputs = run(batch)
         for name, expected in graph(batch).items():
             difference, largest = _difference(outputs[name], expected)
@@ -146,25 +149,32 @@ def _attempt(
     return found
 
 
-def _free(axes: int) -> int:
-    """How many axes in front may have any size: all but those of a frame, its features or its picture."""
-    return 2 if axes == 3 else max(axes - 3, 1)
+def _free(graph: Graph, axes: int) -> tuple[int, ...]:
+    """Those that may have any size: all in front of a frame, its features or its picture; of some, the picture's."""
+    if axes == 4 and getattr(graph.task, "any_size", False):
+        return 0, *_PICTURE
+    return (0, 1) if axes == 3 else tuple(range(max(axes - 3, 1)))
 
 
-def _batch_of_two(sample: Sample) -> Tensors:
-    """Tensors of the sample and of its like backwards."""
+def _batch_of_two(sample: Sample, graph: Graph) -> Tensors:
+    """Tensors of the sample and of its like backwards; a task with a ``dense`` form gets the image alone."""
     batch = collate([sample, sample])
-    tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor) and name != "label"}
+    wanted = {"image"} if hasattr(graph.task, "dense") else batch.keys() - {"label"}
+    tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor) and name in wanted}
     return {n: torch.stack([v[0], v[0].flip(0)]) if v.dim() > 1 else v for n, v in tensors.items()}
 
 
-def _other_sizes(inputs: Tensors, axes: Axes) -> Tensors:
-    """A batch of one, three times as long: another number of frames in all, too."""
+def _other_sizes(graph: Graph, inputs: Tensors, axes: Axes) -> Tensors:
+    """A batch of one, three times as long: another number of frames in all, too; pictures lose part of each side."""
     other = dict(inputs)
     for name, sizes in axes.items():
         for axis in (axis for axis, size in enumerate(sizes) if isinstance(size, str)):
-            longer = 0 < axis == _free(len(sizes)) - 1
-            other[name] = other[name].repeat_interleave(3, axis) if longer else other[name].narrow(axis, 0, 1)
+            if size := {"height": 5 / 8, "width": 3 / 4}.get(str(sizes[axis])):
+                other[name] = other[name].narrow(axis, 0, max(1, int(size * other[name].shape[axis])))
+            elif 0 < axis == _free(graph, len(sizes))[-1]:
+                other[name] = other[name].repeat_interleave(3, axis)
+            else:
+                other[name] = other[name].narrow(axis, 0, 1)
     return other
 
 
@@ -177,15 +187,16 @@ def _describe(program: ExportedProgram, inputs: Tensors, outputs: Tensors) -> Ex
     for name, shape in given.items():
         for axis, size in reversed(list(enumerate(map(str, shape)))):
             if not size.isdecimal():
-                time = f"{name}_{axis}" if "time" in names.values() else "time"
-                names.setdefault(size, time if axis else "batch")
+                told = "batch" if axis == 0 else _PICTURE.get(axis, "time") if len(shape) == 4 else "time"
+                names.setdefault(size, f"{name}_{axis}" if told in names.values() else told)
         if names.get(str(shape[0])) != "batch":
             raise TagError(f"the graph works for batches of {shape[0]} only")
 
     def axes(shapes: Mapping[str, Any]) -> Axes:
-        return {
-            n: [s if isinstance(s, int) else names.get(str(s), str(s)) for s in shape] for n, shape in shapes.items()
-        }
+        sizes = {n: [s if isinstance(s, int) else str(s) for s in shape] for n, shape in shapes.items()}
+        for size in (s for shape in sizes.values() for s in shape if isinstance(s, str)):
+            names.setdefault(size, size if len(size) < 20 else f"size_{len(names)}")  # long: a sum over a pyramid
+        return {n: [names.get(str(s), s) for s in shape] for n, shape in sizes.items()}
 
     lower = {str(symbol): bounds.lower for symbol, bounds in program.range_constraints.items()}
     return Exported(

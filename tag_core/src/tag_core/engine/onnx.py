@@ -102,7 +102,7 @@ def task_with_graph(recipe: Recipe, source: str, device: torch.device) -> tuple[
         raise WeightsError(f"weights {source}: a graph of {graph.task}, not of this recipe's {recipe.task.entry.name}")
     torch.manual_seed(recipe.train.seed)
     task: Any = recipe.task.build(classes=graph.classes)
-    task.predict = graph
+    task.predict = (lambda batch: task.select(graph(batch), batch)) if hasattr(task, "select") else graph
     task.register_buffer("graph", torch.tensor(list(graph.digest)))  # predictions of another file are others
     return task.to(device).eval(), graph.classes
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tag_core.config import Recipe, Spec
-from tag_core.engine.data import Item, Loader, collate, same_shapes
+from tag_core.engine.data import Item, Loader, collate, file_of, same_shapes
 from tag_core.engine.distributed import Distribution, to_device
 from tag_core.engine.onnx import task_with_graph
 from tag_core.engine.pool import Failure
@@ -73,6 +73,8 @@ def task_with_weights(recipe: Recipe, distribution: Distribution) -> tuple[nn.Mo
         report = load_weights(weights, task.get_submodule(name), strict=True, spare=("head.",) if recipe.output else ())
         log.info("weights %s: %s", parts[name][1], report)
     task.to(distribution.device).eval()
+    if hasattr(task, "fuse"):
+        task.fuse()
     channels_last(task, recipe.eval.channels_last, distribution.device)
     if recipe.eval.compile:
         task.predict = torch.compile(task.predict)
@@ -167,9 +169,11 @@ def records_of(task: Any, read: Read, loader: Loader, output: str = "") -> dict[
     by_source = {loader.dataset.key(index): index for index in read.indices}
     if read.indices:
         for record in _embeddings(task, read) if output else task.records(read.outputs, read.batch):
-            found[by_source[record.source]].append(record)
+            index = by_source[record.source]
+            record.source = file_of(loader.dataset, index)
+            found[index].append(record)
     for index, failure in read.failures.items():
-        found[index] = [Record(source=loader.dataset.key(index), error=failure.reason)]
+        found[index] = [Record(source=file_of(loader.dataset, index), error=failure.reason)]
     return found
 
 

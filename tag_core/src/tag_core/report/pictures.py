@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import cache
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from tag_core.media.sampling import segments
-from tag_core.records import Record
+from tag_core.records import MIN_SCORE, Record
 from tag_core.report.frames import read_frames
 
 FRAMES, CELL, GAP, CANVAS, LINE = 8, 224, 4, 960, 26
@@ -18,7 +20,7 @@ PALETTE = ("#ffb000", "#40b0ff", "#ff6e9c", "#3ddc84", "#c792ff", "#ff8a3d", "#3
 GROUND, GAPS, TEXT, BAR = "#16181d", "#4a505c", "#f2f3f5", "#2f5f9e"
 
 
-def look(record: Record) -> Image.Image:
+def look(record: Record, min_score: float = MIN_SCORE) -> Image.Image:
     """What there is to see: the frame or picture with its boxes, or a contact sheet of the clip.
 
     Raises:
@@ -27,7 +29,12 @@ def look(record: Record) -> Image.Image:
     if record.frame is None and record.boxes is None:
         return _contact_sheet(read_frames(record.source, lambda total: segments(total, min(total, FRAMES))[0].tolist()))
     (frame,) = read_frames(record.source, lambda total: [record.frame or 0])
-    return annotated(frame, [record])
+    return annotated(frame, [record], min_score)
+
+
+def file_stem(source: str) -> str:
+    """For the name of a file about this source."""
+    return re.sub(r"[^\w.-]", "_", Path(source).stem)[:60]
 
 
 def best_labels(record: Record) -> list[tuple[str, float]]:
@@ -51,11 +58,11 @@ def _contact_sheet(frames: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def annotated(frame: Image.Image, records: Iterable[Record]) -> Image.Image:
-    """The frame at a size to draw upon, with boxes, tracks, labels, scores and keypoints."""
+def annotated(frame: Image.Image, records: Iterable[Record], min_score: float = MIN_SCORE) -> Image.Image:
+    """The frame at a size to draw upon, with boxes that score enough: tracks, labels, scores and keypoints."""
     canvas = _resized(frame, CANVAS)
     for record in records:
-        _annotate(canvas, record, canvas.width / frame.width)
+        _annotate(canvas, record.confident(min_score), canvas.width / frame.width)
     return canvas
 
 
@@ -68,11 +75,15 @@ def _annotate(canvas: Image.Image, record: Record, scale: float) -> None:
         colour = PALETTE[zlib.crc32((track or label).encode()) % len(PALETTE)]
         x1, y1, x2, y2 = (value * scale for value in box)
         draw.rectangle((x1, y1, x2, y2), outline=colour, width=3)
+        if not label and not track and x2 - x1 < font.getlength(text) / 2:
+            continue  # a score alone is not worth what it would hide
         corner = max(0, min(x1, canvas.width - font.getlength(text))), max(LINE, y1)
         draw.rectangle(draw.textbbox(corner, text, font, "ld"), colour)
         draw.text(corner, text, "black", font, "ld")
-    for x, y in (point for points in record.keypoints or () for point in points):
-        draw.circle((x * scale, y * scale), 5, PALETTE[0], "black")
+    for points in record.keypoints or ():
+        extent = max(max(axis) - min(axis) for axis in zip(*points, strict=True)) * scale if points else 0
+        for x, y in points:
+            draw.circle((x * scale, y * scale), min(5, max(1, extent / 10)), PALETTE[0], "black")
 
 
 def captioned(image: Image.Image, record: Record) -> Image.Image:

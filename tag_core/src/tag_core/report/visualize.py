@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import groupby
@@ -16,32 +15,34 @@ from PIL import Image
 from tag_core.errors import UnreadableInput
 from tag_core.files import atomic
 from tag_core.media.video import Video, open_video
-from tag_core.records import Record, read_records
-from tag_core.report.pictures import annotated, captioned, look
+from tag_core.records import MIN_SCORE, Record, read_records
+from tag_core.report.pictures import annotated, captioned, file_stem, look
 
 CHUNK, CLOCK = 16, Fraction(1, 90_000)  # frames in memory at once, seconds
 
 log = logging.getLogger("tag")
 
 
-def draw_records(folder: Path) -> None:
+def draw_records(folder: Path, min_score: float = MIN_SCORE) -> None:
     """Draw ``predictions.jsonl`` into ``pictures/``: files named after the line there and the source.
 
     A clip becomes a contact sheet with its best labels, a picture itself with its boxes, a video with records of
-    several frames an mp4 of these frames at their own times. What cannot be read is left out.
+    several frames an mp4 of these frames at their own times. What cannot be read is left out, and so are boxes
+    that score less than ``min_score``.
     """
     (folder / "pictures").mkdir(exist_ok=True)
     numbered = enumerate(read_records(folder / "predictions.jsonl"), 1)
     for source, group in groupby(numbered, key=lambda item: item[1].source):
         records = {number: record for number, record in group if record.error is None}
         frames = {record.frame for record in records.values()}
-        stem = re.sub(r"[^\w.-]", "_", Path(source).stem)[:60]
+        stem = file_stem(source)
         try:
             if len(frames) > 1 and None not in frames:
-                _draw_video(folder / "pictures" / f"{min(records):05d}-{stem}.mp4", source, records.values())
+                path = folder / "pictures" / f"{min(records):05d}-{stem}.mp4"
+                _draw_video(path, source, [record.confident(min_score) for record in records.values()])
                 continue
             for number, record in records.items():
-                picture = captioned(look(record), record)
+                picture = captioned(look(record, min_score), record)
                 with atomic(folder / "pictures" / f"{number:05d}-{stem}.jpg", "wb") as file:
                     picture.save(file, "JPEG", quality=88)
         except UnreadableInput as error:  # it has moved, or is another video now
@@ -74,4 +75,4 @@ def _frames(video: Video, records: Iterable[Record]) -> Iterator[tuple[float, Im
     for start in range(0, len(indices), CHUNK):
         chunk = indices[start : start + CHUNK]
         for index, seconds, frame in zip(chunk, video.times(chunk), video.frames(chunk), strict=True):
-            yield float(seconds), annotated(Image.fromarray(frame), found[index])
+            yield float(seconds), annotated(Image.fromarray(frame), found[index], 0)
