@@ -37,7 +37,11 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def test_a_video_gives_a_record_for_every_frame_and_bears_its_own_name(recipe: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [4, 3])
+def test_a_video_gives_a_record_for_every_frame_and_bears_its_own_name(
+    recipe: dict[str, Any], tmp_path: Path, length: int
+) -> None:
+    recipe["data"]["test"]["length"] = length
     records = list(tag_core.predict(recipe, [tmp_path / "a.mp4", tmp_path / "b.mp4"]))
     assert [(r.source, r.frame) for r in records[:-1]] == [(str(tmp_path / "a.mp4"), i) for i in range(10)]
     for record, (column, row) in zip(records, LIGHTS, strict=False):

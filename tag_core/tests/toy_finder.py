@@ -14,27 +14,26 @@ from tag_core.media.sources import VIDEO_SUFFIXES, expand_inputs
 from tag_core.media.video import open_video
 from tag_core.records import Record
 
-LENGTH = 4
-
 
 class Stretches:
-    """Four frames of a video each.
+    """A few frames of a video each.
 
     Args:
         source: videos, or stretches ``a.mp4#0``.
         labelled: nothing is.
+        length: frames of a stretch.
     """
 
-    def __init__(self, source: list[str], labelled: bool = True) -> None:
-        self.items = self.expand(source)
+    def __init__(self, source: list[str], labelled: bool = True, length: int = 4) -> None:
+        self.length, self.items = length, self.expand(source, length)
 
     @classmethod
-    def expand(cls, inputs: Sequence[str]) -> list[str]:
+    def expand(cls, inputs: Sequence[str], length: int = 4) -> list[str]:
         found = []
         for path in expand_inputs(inputs, VIDEO_SUFFIXES):
             try:
                 with open_video(path) as video:
-                    found += [f"{path}#{start}" for start in range(0, video.num_frames, LENGTH)]
+                    found += [f"{path}#{start}" for start in range(0, video.num_frames, length)]
             except UnreadableInput:
                 found.append(path)
         return found
@@ -51,7 +50,7 @@ class Stretches:
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
         path, _, start = self.items[index].partition("#")
         with open_video(path) as video:
-            numbers = range(int(start or 0), min(int(start or 0) + LENGTH, video.num_frames))
+            numbers = range(int(start or 0), min(int(start or 0) + self.length, video.num_frames))
             pictures = torch.from_numpy(video.frames(numbers)).permute(0, 3, 1, 2)
         return [{"source": self.key(index), "image": p, "frame": n} for n, p in zip(numbers, pictures, strict=True)]
 

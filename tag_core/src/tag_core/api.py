@@ -268,8 +268,12 @@ def predictor_for(
     """Ready for the files that ``inputs`` stand for; folders for those that the data set knows how to read."""
     resolved = resolve_with_weights(recipe, overrides)
     paths = [str(path) for path in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
-    expand = getattr(resolved.data["test"].target, "expand", None) if "test" in resolved.data else None
-    paths = list(expand(paths)) if expand else expand_inputs(paths, VIDEO_SUFFIXES | IMAGE_SUFFIXES)
+    spec = resolved.data.get("test")
+    if spec and (expand := getattr(spec.target, "expand", None)):
+        taken = spec.options.keys() & inspect.signature(expand).parameters.keys()
+        paths = list(expand(paths, **{name: spec.options[name] for name in taken}))
+    else:
+        paths = expand_inputs(paths, VIDEO_SUFFIXES | IMAGE_SUFFIXES)
     with (
         started(resolved) as distribution,
         contextlib.closing(Predictor(resolved, paths, distribution, strict)) as predictor,

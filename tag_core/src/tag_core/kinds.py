@@ -35,8 +35,9 @@ class Dataset(Protocol):
     list of samples for each, such as frames, all with its key as their source, and has ``file(index)``, whose name
     records then bear.
     For prediction the engine builds it with ``source=[paths]`` and ``labelled=False``; a classmethod
-    ``expand(inputs)`` may say which paths the user's files, folders and patterns stand for, and a method
-    ``example()`` make up a sample without a file, which ``tag-run export`` traces the model with.
+    ``expand(inputs)`` may say which paths the user's files, folders and patterns stand for (it is given the options
+    whose names are among its parameters), and a method ``example()`` make up a sample without a file, which
+    ``tag-run export`` traces the model with.
     """
 
     def __len__(self) -> int: ...
