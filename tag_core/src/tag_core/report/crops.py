@@ -87,7 +87,6 @@ def _write(path: Path, record: Record, crops: Sequence[np.ndarray]) -> Iterator[
             with atomic(file, "wb") as out:
                 Image.fromarray(np.ascontiguousarray(crop)).save(out, "PNG")
             known = {"of": record.source, "frame": record.frame, "time": record.time, "box": box}
-            known |= {
-                name: values[place] for name in ("labels", "scores", "track") if (values := getattr(record, name))
-            }
+            lists = {"label": record.labels, "score": record.scores, "track": record.track}
+            known |= {name: values[place] for name, values in lists.items() if values}
             yield Record(source=str(file), extra={name: value for name, value in known.items() if value is not None})

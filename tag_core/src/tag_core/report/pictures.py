@@ -74,7 +74,7 @@ def _annotate(canvas: Image.Image, record: Record, scale: float) -> None:
         text = " ".join(filter(None, (track, label, percent(record.scores[i]) if record.scores else "")))
         colour = PALETTE[zlib.crc32((track or label).encode()) % len(PALETTE)]
         x1, y1, x2, y2 = (value * scale for value in box)
-        draw.rectangle((x1, y1, x2, y2), outline=colour, width=3)
+        draw.rectangle((x1, y1, x2, y2), outline=colour, width=3 if x2 - x1 > 40 else 1)
         if not label and not track and x2 - x1 < font.getlength(text) / 2:
             continue  # a score alone is not worth what it would hide
         corner = max(0, min(x1, canvas.width - font.getlength(text))), max(LINE, y1)
