@@ -4,7 +4,7 @@
 # make clean   remove what the others made
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-DISTS  := tag_core tag_plugins_video tag_plugins_reid plugins/tag_plugins_search
+DISTS  := tag_core tag_plugins_video tag_plugins_reid tag_plugins_face plugins/tag_plugins_search
 BIN    := .venv/bin
 READY  := .venv/.ready
 FILES  ?=

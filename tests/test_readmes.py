@@ -16,6 +16,7 @@ READMES = {
     "core": "tag_core",
     "video": "tag_plugins_video",
     "reid": "tag_plugins_reid",
+    "face": "tag_plugins_face",
     "search": "plugins/tag_plugins_search",
 }
 
