@@ -101,10 +101,30 @@ def test_cameras_are_optional_and_unknown_ones_remove_nothing() -> None:
     assert values(Market(), **data) == unknown == unfiltered != filtered
 
 
-def test_one_camera_for_all_leaves_no_match_and_says_so() -> None:
-    found = values(Market(), **(people() | {"camera": [2] * 60}))
+def test_one_camera_for_all_leaves_no_match_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    metric, one = Market(), people() | {"camera": [2] * 60}
+    found = values(metric, **one)
     assert np.isnan(found["map"])
     assert found["queries_without_match"] == people()["role"].count(QUERY)
+    values(Market(), **(one | {"role": [BOTH] * 60}))
+    metric.reset()
+    values(metric, **one)  # every validation of a training
+    values(Market(camera_filter=False), **one)
+    assert [text.partition(": ")[2] for text in caplog.messages] == [
+        "no query has a right answer: all others of their identities are from their own camera; "
+        "see the data's camera, or camera_filter=false"
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("role", "why"),
+    [([QUERY] * 30 + [GALLERY] * 30, "are others than those of the gallery"), ([BOTH] * 60, "has a second picture")],
+)
+def test_why_no_query_has_a_right_answer_is_told(role: list[int], why: str, caplog: pytest.LogCaptureFixture) -> None:
+    strangers = people() | {"identity": [f"person {i}" for i in range(60)], "role": role}
+    assert np.isnan(values(Market(), **strangers)["map"])
+    assert len(caplog.messages) == 1
+    assert why in caplog.messages[0]
 
 
 def test_labels_serve_where_the_data_have_no_identities() -> None:

@@ -137,3 +137,40 @@ def test_a_list_that_cannot_be_read_stops_at_once() -> None:
 
     with pytest.raises(UserError, match="queries: no such folder"):
         PictureDataset("queries", None, True, None, [], read)
+
+
+def test_an_error_says_whether_the_queries_or_the_gallery_are_meant(tmp_path: Path) -> None:
+    def read(source: str) -> list[Row]:
+        if source == "shelve":
+            raise UserError("shelve: no such folder")
+        return [Row("a.png", "1")]
+
+    for source, gallery, told in (
+        ("a", "shelve", "^gallery: shelve: no such"),
+        ("shelve", "a", "^source: shelve: no such"),
+        ("shelve", None, "^shelve: no such"),
+    ):
+        with pytest.raises(UserError, match=told):
+            PictureDataset(source, gallery, True, None, [], read)
+
+
+def test_pictures_that_are_query_and_gallery_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    dataset([Row("q.png", "1")], [Row("g.png", "1")])
+    dataset([Row("q.png", "1", box=(0, 0, 1, 1))], [Row("q.png", "1", box=(0, 0, 2, 2))])
+    dataset([Row("q.png", "1", "7")], [Row("q.png", "1", "7")])
+    dataset([Row("a.png", "1"), Row("a.png", "2")])
+    assert caplog.messages == []
+    dataset([Row("q.png", "1"), Row("r.png", "2"), Row("s.png", "2")], [Row("./q.png", "1"), Row("s.png", "2")])
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("2 pictures are both query and gallery, and each finds itself")
+
+
+def test_a_single_identity_is_told_unless_it_is_looked_for_in_a_gallery(caplog: pytest.LogCaptureFixture) -> None:
+    one = [Row("a.png", "apple"), Row("b.png", "apple")]
+    dataset(one, classes=["apple"])
+    dataset(one, [Row("g.png", "apple")])
+    dataset([*one, Row("c.png", "pear")])
+    assert caplog.messages == []
+    dataset([*one, Row("j.png", "-1", role=JUNK)])
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("queries: has one identity alone (apple)")

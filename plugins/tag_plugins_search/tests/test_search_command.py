@@ -185,6 +185,67 @@ def test_an_index_is_shown_added_to_and_removed_from(tmp_path: Path, capsys: pyt
     assert "payload" in capsys.readouterr().err
 
 
+def test_scores_tell_what_could_not_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = write_pictures(tmp_path / "pictures", 2)
+    bad = [Record(source=f"{name}.png", error="empty file") for name in "ab"]
+    write_records(tmp_path / "good", records)
+    write_records(tmp_path / "some", [*records[:2], *bad])
+    write_records(tmp_path / "none", bad)
+    write_records(tmp_path / "empty", [])
+    assert run("build", "--embeddings", "good", "--labels", "folder", "index") == 0
+    assert run("eval", "index", "good", "--labels", "folder") == 0
+    capsys.readouterr()
+    assert run("eval", "index", "some", "--labels", "folder", "--json") == 3
+    told = capsys.readouterr()
+    assert json.loads(told.out)["queries"] == 2
+    assert "2 queries could not be read: a.png: empty file, and 1 more" in told.err
+    for folder, reason in (
+        ("none", "none: nothing to score: none of the queries could be read: a.png: empty file, and 1 more"),
+        ("empty", "empty: nothing to score: there is no query"),
+    ):
+        assert run("eval", "index", folder, "--json") == 2
+        told = capsys.readouterr()
+        assert reason in told.err
+        assert told.out == ""
+
+
+def test_a_page_overwrites_no_picture_and_tells_those_that_it_cannot_show(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = write_pictures(tmp_path / "pictures", 1)
+    write_records(tmp_path / "good", records)
+    assert run("build", "--embeddings", "good", "index") == 0
+    before = Path(records[0].source).read_bytes()
+    capsys.readouterr()
+    assert run("query", "index", "--html", *(record.source for record in records)) == 2
+    told = capsys.readouterr()
+    assert f"{records[0].source}: is there already, and is no page" in told.err
+    assert told.out == ""
+    assert Path(records[0].source).read_bytes() == before
+    Path(records[0].source).unlink()
+    for _ in range(2):
+        assert run("query", "index", "good", "--html", "page.html") == 0
+        assert "\n4 pictures could not be shown; the page says why" in capsys.readouterr().err
+    assert f"No picture: {records[0].source}: No such file" in Path("page.html").read_text()
+
+
+def test_a_reader_that_leaves_early_still_gets_its_page(tmp_path: Path) -> None:
+    write_records(tmp_path / "good", write_pictures(tmp_path / "pictures", 40))
+    assert run("build", "--embeddings", "good", "index") == 0
+    for page in (["--html", "page.html"], []):
+        command = [sys.executable, "-m", "tag_core.cli.main", "search", "query", "index", "good", "--k", "100", *page]
+        started = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=own_environment()
+        )
+        assert started.stdout is not None
+        assert started.stderr is not None
+        Record.from_dict(json.loads(started.stdout.readline()))
+        started.stdout.close()
+        assert started.stderr.read() == "".join(f"{line}\n" for line in page[1:])
+        assert started.wait() == 1
+    assert "120 queries, the first 100 are shown" in " ".join(Path("page.html").read_text().split())
+
+
 def test_records_without_a_model_still_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = write_pictures(tmp_path / "pictures", 2)
     write_records(tmp_path / "plain", records)

@@ -50,6 +50,36 @@ def test_a_folder_without_records_is_told(tmp_path: Path) -> None:
         list(read_embeddings([tmp_path / "bad.jsonl"])[1])
 
 
+@pytest.mark.parametrize("data", [b"{\n}\n", b"\xff\xd8\xff\n", b"[1]\n", b'{"source": "a'])
+def test_a_file_of_something_else_is_told_before_it_is_read(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(data)
+    with pytest.raises(UserError, match="no file of records: its first line is no JSON object; give predictions.jsonl"):
+        read_embeddings([tmp_path / "file"])
+
+
+def test_the_folder_of_a_training_is_no_source_of_embeddings(tmp_path: Path) -> None:
+    training = write_records(tmp_path / "run", [A])
+    (training / "checkpoints").mkdir()
+    for path in (training, training / "predictions.jsonl"):
+        with pytest.raises(UserError, match=rf"a training, .*; predict first: tag-run predict {training} INPUT"):
+            read_embeddings([path])
+    write_records(training, [A], "one")  # a prediction that was put into it
+    assert list(read_embeddings([training])[1]) == [A]
+
+
+def test_labels_of_nothing_that_is_there_are_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "list.txt").write_text("shlef/a.jpg left\nshlef/b.jpg right\n")
+    records = [Record(source=f"{tmp_path}/shelf/{name}.jpg") for name in "abc"]
+    told = r"none of its 2 labels is for one of the 3 records: it has .*/shlef/a.jpg, and they have .*/shelf/c.jpg; ids"
+    with pytest.raises(UserError, match=told):
+        list(labelled(iter(records), str(tmp_path / "list.txt")))
+    assert list(labelled(iter([]), str(tmp_path / "list.txt"))) == []
+    assert caplog.messages == []
+    (tmp_path / "list.txt").write_text("shelf/a.jpg left\n")
+    list(labelled(iter(records), str(tmp_path / "list.txt")))
+    assert caplog.messages == [f"{tmp_path}/list.txt: has no label for 2 of the 3 records"]
+
+
 def test_labels_come_from_folders_files_or_the_records(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("x/a.jpg left\nb.jpg right\n")
     (tmp_path / "table.csv").write_text("path,label,price\nx/a.jpg,left,3\nb.jpg,right,4\n")

@@ -113,6 +113,20 @@ def test_the_sizes_of_ivf_pq_follow_the_vectors() -> None:
     assert (larger._index.nlist, larger._index.pq.M) == (20, 3)
 
 
+def test_few_vectors_to_train_on_are_told_once(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for bits, enough in ((4, 39 * 16), (8, 39 * 256)):
+        index = IVFPQ(pq_bits=bits)
+        index.add(VECTORS[:300])
+        told = f"search/ivf-pq: 300 vectors are few to train on, {enough} would be enough; search/flat needs no"
+        assert [text[: len(told)] for text in caplog.messages] == [told]
+        caplog.clear()
+    IVFPQ().add(VECTORS)
+    assert caplog.messages == []
+    assert "WARNING" not in "".join(capfd.readouterr())  # of faiss
+
+
 def test_those_not_found_are_nobody_at_no_distance() -> None:
     index = IVFPQ(lists=50, probes=1, pq_size=8, rerank=0)
     index.add(VECTORS)

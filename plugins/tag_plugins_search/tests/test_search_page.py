@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from PIL import Image
 from search_data import COLOURS, write_pictures
 
-from tag_core.errors import UnreadableInput
+from tag_core.errors import UnreadableInput, UserError
 from tag_core.records import Record
 from tag_plugins_search.answers import search
 from tag_plugins_search.embeddings import labelled
@@ -97,13 +99,60 @@ def test_odd_names_lost_files_and_unreadable_queries_are_shown_as_what_they_are(
     odd = "<script>alert(1)</script>.jpg"
     index = IndexFolder.build(tmp_path / "index", [Record(source=odd, embedding=[1.0, 0.0])])
     queries = [Record(source="lost.jpg", embedding=[1.0, 0.0]), Record(source="bad.jpg", error="not a picture")]
-    write_page(tmp_path / "page.html", search(index, queries), index)
+    assert write_page(tmp_path / "page.html", search(index, queries), index) == 2
     page = Page(tmp_path / "page.html")
     assert len(page.figures) == 3
     assert odd in page.figures[1][1]
-    assert page.text.count("No picture: No such file or directory") == 2
+    for name in (odd, "lost.jpg"):
+        assert f"No picture: {os.path.abspath(name)}: No such file or directory" in page.text
     assert "No picture: not a picture" in page.text
     assert "Not searched: not a picture" in page.text
+
+
+def test_pictures_are_found_from_any_folder_where_the_index_was_built_with_relative_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "built").mkdir()
+    monkeypatch.chdir(tmp_path / "built")
+    records = write_pictures(Path("pictures"), 1)
+    records.append(Record(source=f"{records[0].source}#2", embedding=[1.0, 1.0, 1.0]))
+    IndexFolder.build("index", records)
+    query = write_pictures(tmp_path / "elsewhere" / "queries", 1)[0]
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    index = IndexFolder.open("../built/index")
+    query.source = os.path.relpath(query.source)
+    assert write_page("page.html", search(index, [query]), index) == 0
+    assert Path("page.html").read_text().count("data:image/jpeg") == 5
+    assert write_page("page.html", search(index, records[:1]), index) == 0, "records as queries"
+    shutil.move("../built/pictures", "pictures")
+    query = write_pictures(Path("more"), 1)[0]
+    assert write_page("page.html", search(index, [query]), index) == 0
+
+
+def test_a_page_replaces_a_page_and_nothing_else(tmp_path: Path) -> None:
+    records = write_pictures(tmp_path / "pictures", 1)
+    index = IndexFolder.build(tmp_path / "index", records)
+    (tmp_path / "page.html").touch()
+    for _ in range(2):
+        write_page(tmp_path / "page.html", [], index)
+    (tmp_path / "mine.html").write_text("<title>Holidays</title>")
+    for file in (Path(records[0].source), tmp_path / "mine.html"):
+        before = file.read_bytes()
+        with pytest.raises(UserError, match="is there already, and is no page of 'tag-run search query'; name a new"):
+            write_page(file, [], index)
+        assert file.read_bytes() == before
+
+
+def test_the_page_says_what_its_distances_are(tmp_path: Path) -> None:
+    records = write_pictures(tmp_path / "pictures", 1)
+    for metric, reranked, told in (
+        ("cosine", False, "cosine, nearest first"),
+        ("euclidean", False, "distances are Euclidean, nearest first"),
+        ("cosine", True, "distances are of re-ranking, by shared neighbours, nearest first"),
+    ):
+        index = IndexFolder.build(tmp_path / "index", records, metric=metric, replace=True)
+        write_page(tmp_path / "page.html", search(index, write_pictures(tmp_path / told, 1)), index, reranked)
+        assert told in " ".join(Page(tmp_path / "page.html").text.split())
 
 
 def test_a_page_of_many_queries_stays_one_that_a_browser_opens(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from tag_core.errors import ConfigError, RunFolderError, UserError
 from tag_core.records import Record
 from tag_plugins_search import components
+from tag_plugins_search.embeddings import read_embeddings
 from tag_plugins_search.entries import id_of
 from tag_plugins_search.store import IndexFolder
 
@@ -228,7 +229,10 @@ def _bad_records() -> Iterator[Any]:
 def test_bad_records_build_nothing(bad: list[Record], told: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=told):
         IndexFolder.build(tmp_path / "index", bad)
-    assert not list(tmp_path.glob("index/[!.]*"))
+    assert not (tmp_path / "index").exists()
+    (tmp_path / "index").mkdir()
+    with pytest.raises(UserError, match=told):
+        IndexFolder.build(tmp_path / "index", bad)
     IndexFolder.build(tmp_path / "index", records(clusters(3)))  # the folder is none the worse for it
 
 
@@ -248,7 +252,7 @@ def test_an_id_twice_is_told_whatever_lies_between_and_a_source_twice_is_no_faul
     vectors = clusters(9000)
     given = records(vectors)
     given[8999] = Record(source="5.jpg", embedding=vectors[0].tolist())
-    with pytest.raises(UserError, match=r"5.jpg: the id is there twice \(entries 5 and 8999\)"):
+    with pytest.raises(UserError, match=r"5.jpg: the id is there twice \(entries 5 and 8999\);"):
         IndexFolder.build(tmp_path / "index", given)
     index = IndexFolder.build(tmp_path / "index", given[:8999])
     with pytest.raises(UserError, match=r"7.jpg: the id is there twice"):
@@ -279,6 +283,13 @@ def test_zeros_are_a_place_like_any_other_for_the_euclidean_metric(tmp_path: Pat
     np.testing.assert_allclose(index.search([[0, 0]], 2).distances, [[0, 5]])
     with pytest.raises(UserError, match="weighs by cosine"):
         index.search([[1, 1]], expand=1)
+
+
+def test_of_many_ids_that_are_there_already_the_first_and_the_number_are_told(tmp_path: Path) -> None:
+    index = IndexFolder.build(tmp_path / "index", records(clusters(50)))
+    again = records(clusters(45), first=30)
+    with pytest.raises(UserError, match=r"^30.jpg: the id is there twice \(entries 30 and 50, and 19 more like it\);"):
+        index.add(again)
 
 
 def test_a_name_that_is_no_entry_removes_nothing(tmp_path: Path) -> None:
@@ -512,6 +523,20 @@ def test_re_ranking_reorders_the_neighbours_of_a_query_whatever_else_is_asked(tm
         np.testing.assert_array_equal(alone.distances[0], found.distances[row])
     assert (np.diff(found.distances) >= 0).all()
     assert (found.numbers != plain.numbers[:, :20]).any()
+
+
+def test_the_readme_s_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8").partition("## From Python\n")[2]
+    code = "\n".join(line[4:] for line in readme.splitlines() if line.startswith("    "))
+    monkeypatch.chdir(tmp_path)
+    vectors = clusters(30)
+    for name in ("predictions", "queries"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(f"{each.to_json()}\n" for each in records(vectors)))
+    names: dict[str, Any] = {"vectors": vectors}
+    exec(code, names)
+    assert names["found"].distances.shape == names["found"].numbers.shape == (30, 10)
+    model, found = read_embeddings(["predictions.jsonl"])
+    assert len(IndexFolder.build("other.index", found, embedding=model)) == 30
 
 
 def test_a_query_gives_the_same_whether_asked_alone_or_among_many(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -176,7 +176,7 @@ def query(
 
     Each QUERY gives a JSON record a line, with extra.neighbours. It is a picture, a video, a folder or a pattern of
     these, which the index's own model embeds (KEY=VALUE are options of its recipe, such as weights=FILE where these
-    have moved); or RECORDS with embeddings.
+    have moved); or RECORDS with embeddings. A file that is named twice is answered once.
     """
     overrides = [argument for argument in arguments if is_override(argument)]
     queries = [argument for argument in arguments if not is_override(argument)]
@@ -185,13 +185,24 @@ def query(
     from tag_plugins_search.answers import search as ask
     from tag_plugins_search.embeddings import labelled
 
+    if html:
+        from tag_plugins_search.page import check_page
+
+        check_page(html)
     opened, data, unreadable = _open(index), sys.stdout, 0
+    closed: BrokenPipeError | None = None
 
     def printed(answers: Iterator[Record]) -> Iterator[Record]:
-        nonlocal unreadable
+        nonlocal unreadable, closed
         for record in answers:
             unreadable += record.error is not None
-            click.echo(record.to_json().encode(), file=data)
+            try:
+                if not closed:
+                    click.echo(record.to_json().encode(), file=data)
+            except BrokenPipeError as error:
+                if not html:
+                    raise
+                closed = error  # the page is still wanted
             yield record
 
     with contextlib.redirect_stdout(sys.stderr):  # what a model prints is not data
@@ -200,10 +211,14 @@ def query(
         if html:
             from tag_plugins_search.page import write_page
 
-            write_page(html, answers, opened)
+            missing = write_page(html, answers, opened, reranked=rerank > 0)
             click.echo(html, err=True)
+            if missing:
+                click.echo(f"{missing} pictures could not be shown; the page says why", err=True)
         for _ in answers:
             pass
+    if closed:
+        raise closed
     if unreadable:
         click.echo(f"{unreadable} queries could not be read", err=True)
     return 3 if unreadable else 0
@@ -226,14 +241,28 @@ def evaluate(
     from tag_plugins_search.embeddings import labelled
     from tag_plugins_search.evaluation import evaluate as score
 
-    opened = _open(index)
-    stream = _progress(labelled(_queries(opened, records, ()), labels))
+    opened, unreadable = _open(index), dict[str, str]()
+
+    def readable(queries: Iterator[Record]) -> Iterator[Record]:
+        for record in queries:
+            if record.error is None:
+                yield record
+            else:
+                unreadable[record.source] = record.error
+
+    stream = readable(_progress(labelled(_queries(opened, records, ()), labels)))
     scores = score(opened, stream, k, expand=expand, alpha=alpha, rerank=rerank)
+    if not scores["queries"]:
+        why = f"none of the queries could be read: {_first(unreadable)}" if unreadable else "there is no query"
+        raise UserError(f"{records[0]}: nothing to score: {why}")
     known = {name: value for name, value in scores.items() if value is not None}
     click.echo(json.dumps(scores) if as_json else values(known))
-    if scores["queries"] and not scores["labelled"]:
-        click.echo("no query has a label that another entry has; give labels with --labels", err=True)
-    return 0
+    if not scores["labelled"]:
+        hint = "is the index built with labels?" if labels else "give labels with --labels"
+        click.echo(f"no query has a label that another entry has; {hint}", err=True)
+    if unreadable:
+        click.echo(f"{len(unreadable)} queries could not be read: {_first(unreadable)}", err=True)
+    return 3 if unreadable else 0
 
 
 def _open(index: str) -> IndexFolder:
@@ -286,7 +315,10 @@ def _told(index: IndexFolder, as_json: bool, **done: int) -> int:
         options = " ".join(f"{key}={value}" for key, value in component.items()) or None
         click.echo(values({k: v for k, v in {**table, "options": options}.items() if v is not None}))
     if index.unreadable:
-        source, reason = next(iter(index.unreadable.items()))
-        more = f", and {len(index.unreadable) - 1} more" if len(index.unreadable) > 1 else ""
-        click.echo(f"left out, for it has no embedding: {source}: {reason}{more}", err=True)
+        click.echo(f"left out, for it has no embedding: {_first(index.unreadable)}", err=True)
     return 3 if index.unreadable else 0
+
+
+def _first(unreadable: Mapping[str, str]) -> str:
+    source, reason = next(iter(unreadable.items()))
+    return f"{source}: {reason}" + (f", and {len(unreadable) - 1} more" if len(unreadable) > 1 else "")

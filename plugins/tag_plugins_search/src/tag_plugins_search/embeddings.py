@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -13,6 +14,7 @@ from tag_core.errors import UserError, WeightsError
 from tag_core.records import Record, read_records
 
 RECORDS, MODEL = "predictions.jsonl", "model.json"
+log = logging.getLogger("tag")
 
 
 def is_records(path: str | Path) -> bool:
@@ -30,12 +32,15 @@ def read_embeddings(paths: Sequence[str | Path]) -> tuple[dict[str, Any], Iterat
         ``fingerprint`` and ``recipe`` of the model, empty where no ``model.json`` lies beside the records.
 
     Raises:
-        UserError: no such file, files that were made by different models, or a line that is no record (on reading).
+        UserError: no such file, one that is no JSON Lines, the folder of a training, files that were made by different
+            models, or a line that is no record (on reading).
     """
     files = [Path(path) / RECORDS if Path(path).is_dir() else Path(path) for path in paths]
     if missing := [path for path, file in zip(paths, files, strict=True) if not file.is_file()]:
         hint = f"give a file of records, or a folder with {RECORDS}, as 'tag-run predict ... --out FOLDER' makes it"
         raise UserError(f"{missing[0]}: no records there; {hint}")
+    for path, file in zip(paths, files, strict=True):
+        _check(path, file)
     models = [_model(file.with_name(MODEL)) for file in files]
     for path, model in zip(paths, models, strict=True):
         if model.get("fingerprint") != models[0].get("fingerprint"):
@@ -82,18 +87,28 @@ def labelled(records: Iterator[Record], labels: str) -> Iterator[Record]:
             that lists sources and labels, as ``path label`` lines, or as .csv or .jsonl with columns path and label.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or lists none of the sources (after the last).
     """
     if not labels:
         yield from records
         return
     listed = None if labels == "folder" else _listed(labels)
+    total = found = 0
+    path = ""
     for record in records:
         if listed is None:
             record.truth = Path(os.path.abspath(record.source)).parent.name
         else:
-            record.truth = listed.get(os.path.realpath(record.source), record.truth)
+            path = os.path.realpath(record.source)
+            total, found = total + 1, found + (path in listed)
+            record.truth = listed.get(path, record.truth)
         yield record
+    if listed is not None and total and not found:
+        hint = "ids are paths as they were predicted, from the current folder; a list's are from its own"
+        told = f"none of its {len(listed)} labels is for one of the {total} records"
+        raise UserError(f"{labels}: {told}: it has {next(iter(listed))}, and they have {path}; {hint}")
+    if listed is not None and found < total:
+        log.warning("%s: has no label for %d of the %d records", labels, total - found, total)
 
 
 def _listed(file: str) -> dict[str, str]:
@@ -101,6 +116,23 @@ def _listed(file: str) -> dict[str, str]:
 
     listing = (list_table if file.endswith((".csv", ".tsv", ".jsonl")) else list_file)(file)
     return {os.path.realpath(item.path): listing.classes[item.labels[0]] for item in listing.items}
+
+
+def _check(path: str | Path, file: Path) -> None:
+    """Raises UserError: it is no file of records that embeddings can come from."""
+    if not file.with_name(MODEL).exists() and file.with_name("checkpoints").is_dir():
+        hint = f"predict first: tag-run predict {file.parent} INPUT... output=embedding --out FOLDER"
+        raise UserError(f"{path}: a training, whose records are those of its validation alone; {hint}")
+    try:
+        with open(file, "rb") as lines:
+            found = isinstance(json.loads(lines.readline() or "{}"), dict)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError):
+        found = False
+    if not found:
+        hint = f"give {RECORDS} of 'tag-run predict ... --out FOLDER', or that folder"
+        raise UserError(f"{path}: no file of records: its first line is no JSON object; {hint}")
 
 
 def _model(path: Path) -> dict[str, Any]:

@@ -56,11 +56,14 @@ def commit(folder: Path, manifest: Manifest) -> None:
 def writing(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; afterwards, whatever happened, files that its manifest does not name are deleted.
 
+    A folder that it made is deleted too if nothing is in it then.
+
     Raises:
         UserError: another process is writing to it, or it holds something that is no index.
         RunFolderError: it cannot be written.
     """
     try:
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / LOCK, "w") as lock:
             try:
@@ -73,6 +76,10 @@ def writing(folder: Path) -> Iterator[None]:
                 yield
             finally:
                 _sweep(folder)
+                if made and os.listdir(folder) == [LOCK]:  # nothing came of it
+                    (folder / LOCK).unlink()
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
     except OSError as error:
         hint = "check that you may write there and that its disk has room"
         raise RunFolderError(f"{folder}: cannot be written: {error.strerror or error}; {hint}") from error

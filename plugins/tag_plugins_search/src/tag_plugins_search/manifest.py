@@ -30,6 +30,7 @@ class Manifest:
         removed: entries that are removed.
         generation: counts the writes; part of the files' names.
         files: role -> {name, bytes, sha256}; none for an index kept in a database.
+        folder: where the index was built: what relative sources of its entries are relative to.
         version: of this layout.
     """
 
@@ -42,6 +43,7 @@ class Manifest:
     removed: int = 0
     generation: int = 0
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    folder: str = ""
     version: int = VERSION
 
     @classmethod
@@ -49,7 +51,7 @@ class Manifest:
         """Raises UserError: no index there, a damaged manifest, or one of a newer version."""
         path = folder / NAME
         try:
-            data = json.loads(path.read_text("utf-8"))
+            data = {"folder": ""} | json.loads(path.read_text("utf-8"))
             version = data["version"]
             known = {name: data[name] for name in (f.name for f in fields(cls))} if version == VERSION else {}
         except (FileNotFoundError, NotADirectoryError):

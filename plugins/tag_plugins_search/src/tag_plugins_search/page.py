@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from tag_core.errors import UnreadableInput
+from tag_core.errors import UnreadableInput, UserError
 from tag_core.files import write_text
 from tag_core.records import Record
 from tag_plugins_search.entries import box_of
@@ -16,17 +16,41 @@ from tag_plugins_search.store import IndexFolder
 from tag_plugins_search.thumbnails import thumbnail
 
 MOST = 100  # queries with pictures in one page
+TITLE = "Tag search</title>"
 
 
-def write_page(file: str | Path, answers: Iterable[Record], index: IndexFolder) -> None:
+def check_page(file: str | Path) -> None:
+    """Raises UserError: the file is there and is no page of an earlier query, and would be lost."""
+    try:
+        with open(file, "rb") as opened:
+            start = opened.read(4096)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise UserError(f"{file}: is there already, and cannot be read: {error.strerror}") from error
+    if start and TITLE.encode() not in start:
+        hint = "name a new file, such as answers.html, or remove this one"
+        raise UserError(f"{file}: is there already, and is no page of 'tag-run search query'; {hint}")
+
+
+def write_page(file: str | Path, answers: Iterable[Record], index: IndexFolder, reranked: bool = False) -> int:
     """Write the rank lists of the first 100 answers of :func:`tag_plugins_search.answers.search`.
 
     Pictures are made from the sources, and lie in the page. Where the labels of a query and of a neighbour are known,
-    it is marked right or wrong.
+    it is marked right or wrong. Relative sources of the index's entries are looked for in the folder that it was built
+    in, then in the current one; those of queries the other way round.
+
+    Args:
+        reranked: whether the answers' distances are those of re-ranking.
+
+    Returns:
+        How many pictures could not be shown; the page says why.
 
     Raises:
-        RunFolderError: the file cannot be written.
+        UserError: the file is there and is no page of an earlier query.
+        RunFolderError: it cannot be written.
     """
+    check_page(file)
     cards: list[dict[str, Any]] = []
     total = labelled = right = 0
     for record in answers:
@@ -35,35 +59,36 @@ def write_page(file: str | Path, answers: Iterable[Record], index: IndexFolder) 
         known = record.truth is not None and bool(near) and "label" in near[0]
         labelled, right = labelled + known, right + (known and near[0]["label"] == record.truth)
         if len(cards) < MOST:
-            cards.append(_card(record))
+            cards.append(_card(record, index.manifest.folder))
     jinja = Environment(loader=PackageLoader("tag_plugins_search", ""), autoescape=True)
     counts = {"total": total, "labelled": labelled, "right": right}
     manifest = index.manifest
-    about = {"entries": len(index), "index": manifest.index["name"], "metric": manifest.metric}
+    about = {"entries": len(index), "index": manifest.index["name"], "metric": manifest.metric, "reranked": reranked}
     recipe = manifest.embedding.get("recipe", {}).get("name", "")
     name = index.path.resolve().name
     write_text(
         Path(file), jinja.get_template("page.html").render(name=name, cards=cards, recipe=recipe, **counts, **about)
     )
+    return sum("trouble" in item for card in cards for item in (card, *card["near"]))
 
 
-def _card(record: Record) -> dict[str, Any]:
+def _card(record: Record, folder: str) -> dict[str, Any]:
     about = {"source": record.source, "frame": record.frame, "time": record.time}
     about |= {"box": box_of(record), "label": record.truth}
     near = []
     for neighbour in record.extra.get("neighbours", []):
         both = record.truth is not None and "label" in neighbour
         right = neighbour.get("label") == record.truth if both else None
-        near.append({**_seen(neighbour), "distance": neighbour["distance"], "right": right})
-    return {"error": record.error, "near": near, **(_seen(about) if record.error is None else _told(about))}
+        near.append({**_seen(neighbour, folder, ""), "distance": neighbour["distance"], "right": right})
+    return {"error": record.error, "near": near, **(_seen(about, "", folder) if record.error is None else _told(about))}
 
 
-def _seen(about: Mapping[str, Any]) -> dict[str, Any]:
+def _seen(about: Mapping[str, Any], *folders: str) -> dict[str, Any]:
     """With its picture, or with what kept it from being drawn."""
     try:
-        return {**_told(about), "picture": thumbnail(about)}
+        return {**_told(about), "picture": thumbnail(about, folders)}
     except UnreadableInput as error:
-        return {**_told(about), "trouble": error.reason}
+        return {**_told(about), "trouble": str(error)}
 
 
 def _told(about: Mapping[str, Any]) -> dict[str, Any]:

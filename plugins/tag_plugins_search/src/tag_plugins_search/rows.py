@@ -151,8 +151,11 @@ def _no_id_twice(rows: Rows, gone: npt.NDArray[np.bool_] | None) -> None:
         alive = alive[np.append(~gone, np.ones(len(rows) - len(gone), bool))]
     order = alive[np.argsort(rows.digests[alive, 0], kind="stable")]
     sorted_digests = rows.digests[order, 0]
-    for place in np.flatnonzero(sorted_digests[1:] == sorted_digests[:-1]).tolist():
+    same = np.flatnonzero(sorted_digests[1:] == sorted_digests[:-1])
+    for place in same[np.argsort(order[same + 1])].tolist():
         first, second = (rows.id(int(number)) for number in order[place : place + 2])
         if first == second:
             hint = "remove the old one first, or give records an extra.id of their own"
-            raise UserError(f"{first}: the id is there twice (entries {order[place]} and {order[place + 1]}); {hint}")
+            more = f", and {len(same) - 1} more like it" if len(same) > 1 else ""
+            which = f"(entries {order[place]} and {order[place + 1]}{more})"
+            raise UserError(f"{first}: the id is there twice {which}; {hint}")

@@ -15,6 +15,7 @@ vectors lie is the business of a :class:`~tag_plugins_search.backend.Backend`: f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -105,7 +106,10 @@ class IndexFolder:
             told = f"; none of {len(unreadable)} sources could be read" if unreadable else ""
             raise UserError(f"{folder}: no records to build an index of{told}")
         dimension = first.vectors.shape[1]
-        about = Manifest(dimension=dimension, metric=metric, index=table, auto=is_auto, embedding=dict(embedding))
+        model = dict(embedding)
+        about = Manifest(
+            dimension=dimension, metric=metric, index=table, auto=is_auto, embedding=model, folder=os.getcwd()
+        )
         built = cls(folder, _backend_of(folder, about))
         built._backend.build(chain([first], entries))
         built.unreadable = unreadable

@@ -6,7 +6,7 @@ import base64
 import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,26 @@ from tag_core.report.frames import read_frames
 SIDE, GAP, MARGIN, COLOUR = 176, 2, 0.15, "#ffb000"
 
 
-def thumbnail(about: Mapping[str, Any]) -> str:
+def thumbnail(about: Mapping[str, Any], folders: Sequence[str] = ("",)) -> str:
     """A JPEG as a data address: a picture, or frames of a video; cut around a box, which is drawn.
 
     Args:
         about: ``source``, and where known ``frame``, ``time`` (seconds, or [start, end]) and ``box``.
+        folders: where a relative source is looked for, in this order; "" is the current one.
 
     Raises:
-        UnreadableInput: the source has moved, or cannot be read.
+        UnreadableInput: with the whole path: the source has moved, or cannot be read.
     """
     source, time, box = str(about["source"]), about.get("time"), about.get("box")
-    if not os.path.lexists(source) and (numbered := re.fullmatch(r"(.+)#\d+", source)):
-        source = numbered[1]  # the second and further entries of one file
+    numbered = re.fullmatch(r"(.+)#\d+", source)  # the second and further entries of one file
+    names = [source, numbered[1]] if numbered else [source]
+    paths = [os.path.abspath(os.path.join(folder, name)) for folder in folders for name in names]
+    path = next(filter(os.path.lexists, paths), paths[0])
     span = tuple(time) if isinstance(time, (list, tuple)) else time
-    return _drawn(source, about.get("frame"), span, tuple(box) if box else None)
+    try:
+        return _drawn(path, about.get("frame"), span, tuple(box) if box else None)
+    except UnreadableInput as error:
+        raise UnreadableInput(path, error.reason) from error
 
 
 @lru_cache(4096)

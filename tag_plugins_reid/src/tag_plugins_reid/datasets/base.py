@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from tag_core.media.sources import IMAGE_SUFFIXES, as_list, expand_inputs, uniqu
 QUERY, GALLERY, BOTH, JUNK = range(4)
 """Roles: of a query, of the gallery, of both (data without a split), of neither."""
 
+log = logging.getLogger("tag")
 Box = tuple[int, int, int, int]
 Source = str | list[str]
 
@@ -66,6 +68,7 @@ class PictureDataset:
     """
 
     suffixes: ClassVar[frozenset[str]] = IMAGE_SUFFIXES
+    preparation: ClassVar[tuple[str, ...]] = ("transforms",)
 
     def __init__(
         self,
@@ -79,8 +82,11 @@ class PictureDataset:
     ) -> None:
         self.labelled, self.transforms = labelled, list(transforms)
         if labelled:
-            found = [(row, BOTH if gallery is None else QUERY) for each in as_list(source) for row in read(each)]
-            found += [(row, GALLERY) for each in as_list(gallery or []) for row in (read_gallery or read)(each)]
+            apart = gallery not in (None, source)  # two options, of which an error says which one it is about
+            rows = _read_all(source, read, "source: " * apart)
+            found = [(row, BOTH if gallery is None else QUERY) for row in rows]
+            rows = _read_all(gallery or [], read_gallery or read, "gallery: " * apart)
+            found += [(row, GALLERY) for row in rows]
         else:
             found = [(Row(path), BOTH) for path in self.expand(as_list(source))]
         self.rows = [row for row, _ in found]
@@ -88,9 +94,22 @@ class PictureDataset:
         self.cameras = camera_numbers([row.camera for row in self.rows])
         if classes is None:
             classes = sorted({row.identity for row, role in zip(self.rows, self.roles, strict=True) if role != JUNK})
+            if labelled and len(classes) == 1 and BOTH in self.roles:
+                hint = "nothing is told apart from it; are the names of the identities elsewhere, as in a folder above?"
+                log.warning("%s: has one identity alone (%s); %s", source, classes[0] or "without a name", hint)
+        self._warn_of_pictures_in_both()
         self.classes = list(classes) if labelled else []
         self._index = {name: index for index, name in enumerate(self.classes)}
         self._keys = unique([row.path for row in self.rows])
+
+    def _warn_of_pictures_in_both(self) -> None:
+        sides: list[dict[tuple[str, Box | None], str]] = [{}, {}]
+        for row, role, camera in zip(self.rows, self.roles, self.cameras, strict=True):
+            if role in (QUERY, GALLERY) and camera < 0:  # what is from the same camera is no answer
+                sides[role][os.path.abspath(row.path), row.box] = row.path
+        if same := [path for key, path in sides[QUERY].items() if key in sides[GALLERY]]:
+            told = "pictures are both query and gallery, and each finds itself as a right answer"
+            log.warning("%d %s (such as %s); leave them out of one of the two", len(same), told, same[0])
 
     @classmethod
     def expand(cls, inputs: Sequence[str]) -> list[str]:
@@ -137,6 +156,13 @@ class PictureDataset:
         """(height, width) before the transforms; of a file, its header alone is read."""
         row = self.rows[index]
         return image_size(row.path) if row.box is None else (row.box[3] - row.box[1], row.box[2] - row.box[0])
+
+
+def _read_all(sources: Source, read: Read, option: str) -> list[Row]:
+    try:
+        return [row for each in as_list(sources) for row in read(each)]
+    except UserError as error:
+        raise UserError(f"{option}{error}") from error
 
 
 def crop(image: np.ndarray, row: Row, key: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
@@ -15,6 +16,7 @@ from tag_plugins_reid.ranking import Pictures, score, summary
 
 QUERY, GALLERY, BOTH, JUNK = range(4)
 """Roles of a picture; without one it has ``BOTH``."""
+log = logging.getLogger("tag")
 
 
 class Market:
@@ -71,6 +73,7 @@ class Market:
         self.ap, self.ranks, self.distance, self.camera_filter = ap, ranks, distance, camera_filter
         self.expand_queries, self.expand_gallery, self.alpha = expand_queries, expand_gallery, alpha
         self.re_ranking, self.k1, self.k2, self.lambda_value = re_ranking, k1, k2, lambda_value
+        self._warned = False
         self.reset()
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
@@ -111,7 +114,11 @@ class Market:
         queries, gallery = np.flatnonzero(roles != GALLERY), np.flatnonzero(roles != QUERY)
         sides = [Pictures(identities[part], cameras[part], part) for part in (queries, gallery)]
         blocks = self._distances(order, queries, gallery) if len(order) else []
-        return summary(score(blocks, *sides), self.ap, self.ranks)
+        scores = score(blocks, *sides)
+        if len(queries) and (scores.first < 0).all() and not self._warned:
+            self._warned = True
+            log.warning("reid/market: no query has a right answer: %s", _reason(*sides))
+        return summary(scores, self.ap, self.ranks)
 
     def _distances(self, order: np.ndarray, queries: np.ndarray, gallery: np.ndarray) -> Iterable[np.ndarray]:
         features = np.concatenate(self.embeddings)
@@ -134,6 +141,16 @@ class Market:
         self.cameras: list[int] = []
         self.identities: list[str] = []
         self.sources: list[str] = []
+
+
+def _reason(queries: Pictures, gallery: Pictures) -> str:
+    """Why nothing in the gallery is right."""
+    if not np.isin(queries.identities, gallery.identities).any():
+        return "their identities are others than those of the gallery; are both named the same way?"
+    same = np.bincount(gallery.identities, minlength=queries.identities.max() + 1)[queries.identities]
+    if (same > np.isin(queries.numbers, gallery.numbers)).any():
+        return "all others of their identities are from their own camera; see the data's camera, or camera_filter=false"
+    return "no identity has a second picture"
 
 
 def _list(values: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from tag_core.errors import UserError
 from tag_plugins_search.backend import Floats
 from tag_plugins_search.indexes.base import FaissIndex, faiss, read, write
 
-PER_CENTROID = 64
-"""Vectors to train each centroid on; faiss warns below 39."""
+PER_CENTROID, FEW = 64, 39
+"""Vectors to train each centroid on; below 39, faiss warns for every part of the codes anew."""
+log = logging.getLogger("tag")
 
 
 class IVFPQ(FaissIndex):
@@ -70,7 +72,11 @@ class IVFPQ(FaissIndex):
         size = self.pq_size or next(n for n in range(max(1, dimension // 4), 0, -1) if dimension % n == 0)
         if dimension % size:
             raise UserError(f"search/ivf-pq: pq_size {size} does not divide the dimension {dimension}")
+        if count < (enough := FEW * max(lists, codes)):
+            hint = "search/flat needs no training, and is exact"
+            log.warning("search/ivf-pq: %d vectors are few to train on, %d would be enough; %s", count, enough, hint)
         sample = np.random.default_rng(0).permutation(count)[: PER_CENTROID * max(lists, codes)]
         form = "fs" if self.pq_bits == 4 else "np"  # fast scan; without polysemous training, which is slow and not used
         self._index = faiss.index_factory(dimension, f"IVF{lists},PQ{size}x{self.pq_bits}{form}")
+        self._index.cp.min_points_per_centroid = self._index.pq.cp.min_points_per_centroid = 1  # said above
         self._index.train(vectors[np.sort(sample)])
