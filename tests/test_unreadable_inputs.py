@@ -114,7 +114,7 @@ UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "audio": (sound_only, "no video stream (audio only)"),
     "damaged": (first_frame_zeroed, "the video is damaged: no frame can be decoded"),
     "missing": (lambda path: None, "no such file"),
-    "folder": (lambda path: path.mkdir(), "is a folder, not a video"),
+    "folder": (lambda path: path.mkdir(), "is a folder, with no video in it"),
 }
 ALL = [*READABLE, *IN_PART, *UNREADABLE]
 

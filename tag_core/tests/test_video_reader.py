@@ -368,7 +368,7 @@ def first_key_frame_zeroed(path: Path) -> None:
 
 UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file"),
-    "folder": (lambda path: path.mkdir(), "is a folder, not a video"),
+    "folder": (lambda path: path.mkdir(), "is a folder, with no video in it"),
     "pipe": (lambda path: os.mkfifo(path), "not a regular file"),
     "empty": (lambda path: path.touch(), "empty file (0 bytes)"),
     "text": (lambda path: path.write_text("Grüße, this is no video\n" * 90), "not a video: a text file"),

@@ -27,7 +27,7 @@ from tag_core.engine.export import Exported, Format, needs
 from tag_core.engine.export import export as export_task
 from tag_core.engine.predict import Predictor, describe_model, fingerprint
 from tag_core.engine.progress import Progress
-from tag_core.engine.run import Run, default_folder, log
+from tag_core.engine.run import Run, check_folder, default_folder, log
 from tag_core.engine.session import task_with_weights
 from tag_core.engine.train import Trained, Trainer
 from tag_core.engine.train import train as train_recipe
@@ -78,6 +78,7 @@ def train(
     resolved = resolve(recipe, overrides)
     is_run = isinstance(recipe, (str, Path)) and Path(recipe).is_dir()
     folder = Path(out) if out else Path(str(recipe)) if is_run else default_folder("train", resolved.name)
+    check_folder(folder, "train")
 
     def finish(trained: Trained) -> None:
         if best := distribution.gather(trained.best)[0]:
@@ -104,6 +105,7 @@ def evaluate(
             resolved.name, ["output: metrics score what the task finds; output is for predict and export"]
         )
     folder = Path(out) if out else default_folder("eval", resolved.name)
+    check_folder(folder, "eval")
     with started(resolved) as distribution:
         run = Run(folder, "eval", resolved, distribution.is_main)
         return _score(resolved, "test", folder, distribution, run, strict)
@@ -156,6 +158,7 @@ def predict_to_folder(
         UnreadableInput: with ``strict``, the first input that cannot be read; finished shards stay.
     """
     folder = Path(out)
+    check_folder(folder, "predict")
     with predictor_for(recipe, inputs, overrides, strict) as predictor:
         resolved, is_main = predictor.recipe, predictor.distribution.is_main
         predictor.claim(folder)

@@ -137,7 +137,7 @@ def check_distribution(built: Any, example: Any, build: Build, given: Given) -> 
 
 
 def check_sink(sink: Any, example: Any, build: Build, given: Given) -> None:
-    sink.write(Record(source="a.mp4", labels=["a"], scores=[0.5]))
+    sink.write(Record(source="a.mp4", labels=["a"], scores=[0.5], boxes=[[0.0, 0.0, 9.0, 9.0]]))
     sink.write(Record(source="b.mp4", error="no such file"))
     sink.close()
     assert list(given["path"].parent.glob(f"{given['path'].name}*")), "nothing was written under the path given"

@@ -37,7 +37,8 @@ class Dataset(Protocol):
     For prediction the engine builds it with ``source=[paths]`` and ``labelled=False``; a classmethod
     ``expand(inputs)`` may say which paths the user's files, folders and patterns stand for (it is given the options
     whose names are among its parameters), and a method ``example()`` make up a sample without a file, which
-    ``tag-run export`` traces the model with.
+    ``tag-run export`` traces the model with. A class attribute ``preparation`` names those options that decide what a
+    model sees of a file; the others tell which files there are, and results of one model do not depend on them.
     """
 
     def __len__(self) -> int: ...

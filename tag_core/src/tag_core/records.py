@@ -93,12 +93,13 @@ def read_records(path: str | Path) -> Iterator[Record]:
     Raises:
         UserError: naming the line that is not a record.
     """
-    with open(path, encoding="utf-8") as lines:
+    with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                yield Record.from_dict(json.loads(line))
+                yield Record.from_dict(json.loads(line.decode()))
             except (ValueError, TypeError, AttributeError, UserError) as error:
-                raise UserError(f"{path}, line {number}: {error}") from error
+                why = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else getattr(error, "msg", error)
+                raise UserError(f"{path}, line {number}: no record as in predictions.jsonl: {why}") from error
 
 
 def finite(value: Any) -> Any:

@@ -37,6 +37,8 @@ def export(
     if len(inputs) > 1:
         raise click.UsageError(f"one INPUT at most, to trace the model with, not {len(inputs)}")
     overrides = [argument for argument in arguments if is_override(argument)]
+    if not out.endswith(suffix := {"onnx": ".onnx", "torch": ".pt2"}[file_format]):
+        raise click.UsageError(f"--out {out}: the file's name must end in {suffix}, so that no other is replaced")
     start(recipe, overrides)
     from tag_core import api
 

@@ -15,7 +15,7 @@ import click
 
 from tag_core.cli.tables import json_option, values
 from tag_core.recipe import KEY, read_tree
-from tag_core.records import MIN_SCORE
+from tag_core.records import MIN_SCORE, finite
 
 if TYPE_CHECKING:
     from tag_core.engine.data import Coverage
@@ -61,9 +61,10 @@ def train(
 
     trained = api.train(recipe, overrides, out=out, resume=resume, strict=strict)
     best = trained.best or trained.folder / "checkpoints" / "last.pt"
-    table = {**trained.scores, "weights": best, "report": trained.folder / "report.html"}
+    epochs = trained.scores.get("epoch", -1) + 1
+    table = {**trained.scores, "epoch": epochs, "weights": best, "report": trained.folder / "report.html"}
     result = {"folder": str(trained.folder), "scores": trained.scores}
-    return finish(trained.coverage, json.dumps(result) if as_json else values(table))
+    return finish(trained.coverage, json.dumps(finite(result)) if as_json else values(table))
 
 
 @click.command("eval")
@@ -80,7 +81,7 @@ def evaluate(recipe: str, overrides: tuple[str, ...], out: str | None, procs: in
 
     done = api.evaluate(recipe, overrides, out=out, strict=strict)
     result = {"scores": done.scores, "tables": done.tables}
-    return finish(done.coverage, json.dumps(result) if as_json else values(done.scores))
+    return finish(done.coverage, json.dumps(finite(result)) if as_json else values(done.scores))
 
 
 @click.command()

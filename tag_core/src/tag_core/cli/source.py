@@ -106,5 +106,5 @@ def _parse(module: str) -> tuple[list[ast.stmt], str]:
 def _notes(docstring: str) -> dict[str, str]:
     """``name: text`` under ``Args:``, the lines of each joined."""
     section = re.split(r"\n(?=\S)", f"\n{docstring}".partition("\nArgs:\n")[2])[0]
-    entries = re.findall(r"^`*(\w+)`*(?: \(.*?\))?:(.*(?:\n|\n .*)*)", textwrap.dedent(section), re.MULTILINE)
+    entries = re.findall(r"^`*(\w+)`*(?: \(.*?\))?:(.*(?:\n .*|\n)*)", textwrap.dedent(section), re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}

@@ -74,7 +74,8 @@ def datasets(recipe: Recipe, wanted: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(recipe.name, [problem])
     for name, dataset in built.items():
         if len(dataset) == 0:
-            raise ConfigError(recipe.name, [f"data.{name}: no samples"])
+            few = "; each label's last picture or clip is trained on: give more, or a data.val.source"
+            raise ConfigError(recipe.name, [f"data.{name}: no samples{few if name in held_out else ''}"])
     return built
 
 

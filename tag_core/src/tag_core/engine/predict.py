@@ -137,10 +137,15 @@ def describe_model(folder: Path, recipe: Recipe, model: str) -> None:
 def fingerprint(recipe: Recipe, task: nn.Module, *more: object) -> str:
     """Of the model and how it is fed, whatever the inputs: the task's options, the preparation, the weights.
 
-    The weights themselves count, since a file may be written anew.
+    Of a data set that names its ``preparation``, those options alone count. The weights themselves do, since a file
+    may be written anew.
     """
     tables = recipe.to_dict()
-    data = {key: value for key, value in tables["data"]["test"].items() if key not in ("source", "classes")}
+    data, counts = tables["data"]["test"], getattr(recipe.data["test"].target, "preparation", None)
+    if counts is not None:
+        data = {name: data[name] for name in counts if name in data}
+    else:
+        data = {name: value for name, value in data.items() if name not in ("source", "classes")}
     found = hashlib.sha256(json.dumps([tables["task"], data, *more]).encode())
     for name, tensor in task.state_dict().items():
         found.update(name.encode())
@@ -149,13 +154,16 @@ def fingerprint(recipe: Recipe, task: nn.Module, *more: object) -> str:
 
 
 def coverage_of(records: Iterable[Record]) -> Coverage:
-    """Coverage told from records, so that a resumed run counts everything."""
-    coverage, sources = Coverage(), set()
+    """Coverage told from records, so that a resumed run counts everything; what is read in part is damaged."""
+    coverage, read = Coverage(), set()
     for record in records:
-        sources.add(record.source)
         if record.error is not None:
             coverage.unreadable[record.source] = record.error
-        elif record.damage:
+            continue
+        read.add(record.source)
+        if record.damage:
             coverage.damaged[record.source] = record.damage
-    coverage.total = len(sources)
+    coverage.total = len(read | coverage.unreadable.keys())
+    for source in read & coverage.unreadable.keys():
+        coverage.damaged[source] = coverage.unreadable.pop(source)
     return coverage

@@ -94,6 +94,21 @@ class Run:
             log.info("%d inputs cannot be read, or only in part; see %s", len(records), path)
 
 
+def check_folder(folder: Path, kind: str) -> None:
+    """Whether a run of this kind may write here, before anything is done for it.
+
+    Raises:
+        RunFolderError: another training is in it, or files that are not a run's.
+    """
+    names = {path.name for path in folder.iterdir() if path.name[0] != "."} if folder.is_dir() else set()
+    if kind != "train" and "checkpoints" in names:
+        raise RunFolderError(
+            f"{folder}: it is the folder of a training, which is not written over; choose another --out"
+        )
+    if names and names.isdisjoint(("recipe.toml", "predictions", "predictions.jsonl", "log.txt")):
+        raise RunFolderError(f"{folder}: it holds other files, such as {min(names)}; choose another --out")
+
+
 def default_folder(kind: str, name: str) -> Path:
     """``runs/<recipe>-<kind>-<time>``, in the current directory."""
     stem = Path(name).stem if name.endswith(".toml") else Path(name).name

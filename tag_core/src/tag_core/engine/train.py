@@ -204,7 +204,8 @@ class Trainer:
                 self._train_epoch(stopped)
                 scores = self._end_epoch()
         best = self.run.folder / "checkpoints" / "best.pt"
-        self.coverage.total = sum(map(len, self.data.values()))
+        parts = self.data.values() if options.validate_every else [self.data["train"]]
+        self.coverage.total = sum(map(len, parts))
         return Trained(self.run.folder, scores, self.coverage, best if best.exists() else None, self.classes)
 
     def _has_waited_enough(self) -> bool:
@@ -323,7 +324,8 @@ class Trainer:
             raise ConfigError(self.recipe.name, [problem])
         scores: dict[str, Any] = {"epoch_loss": self._mean_loss(1)}
         is_best = False
-        if options.validate_every and (at.epoch + 1) % options.validate_every == 0 and self.val_loader:
+        due = at.epoch + 1 == options.epochs or (at.epoch + 1) % max(options.validate_every, 1) == 0
+        if self.val_loader and options.validate_every and due:
             scores |= self._validate()
             is_best = self._is_best(scores)
         row = self._add_scores(scores)

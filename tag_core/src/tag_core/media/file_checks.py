@@ -9,7 +9,7 @@ def why_unreadable(path: str, what: str = "video") -> str | None:
     """Why ``path`` cannot be a video, or None. Text is refused: libav would read lists of other files as video."""
     try:
         if os.path.isdir(path):
-            return f"is a folder, not a {what}"
+            return f"is a folder, with no {what} in it"
         if os.path.exists(path) and not os.path.isfile(path):
             return "not a regular file"
         with open(path, "rb") as file:

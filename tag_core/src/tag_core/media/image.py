@@ -78,7 +78,7 @@ def _opened(file: str | Path | IO[bytes], source: str) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore")  # of sizes below Pillow's limit, odd EXIF, palettes
             with Image.open(file) as image:
                 yield image
-    except UnidentifiedImageError as error:
+    except (UnidentifiedImageError, IsADirectoryError) as error:
         why = path and why_unreadable(path, "picture")
         raise UnreadableInput(name, why or "cannot identify it as a picture") from error
     except Exception as error:  # decoders of damaged files raise all kinds

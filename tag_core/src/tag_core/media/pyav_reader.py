@@ -66,6 +66,11 @@ class Video:
                 raise UnreadableInput(path, self._cut_off or why_not_opened(path)) from error
             raise
 
+    @property
+    def seekable(self) -> bool:
+        """Whether frames are sought, not decoded from the first one on: those behind a damage may then be sound."""
+        return self._index.seek_points is not None
+
     def times(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """When these frames are shown: float64 [T], seconds after the first frame."""
         chosen = np.asarray(indices, np.int64)
