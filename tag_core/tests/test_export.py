@@ -230,3 +230,13 @@ def test_several_inputs_are_refused(trained: Path, tag_run: Callable[..., Comple
     done = tag_run("export", trained, "a.txt", "b.txt", "--out", "m.onnx")
     assert done.returncode == 2
     assert "one INPUT at most" in done.stderr
+
+
+def test_a_file_of_another_kind_is_not_replaced(
+    tmp_path: Path, trained: Path, tag_run: Callable[..., CompletedProcess[str]]
+) -> None:
+    (tmp_path / "a.jpg").touch()
+    done = tag_run("export", trained, "--out", tmp_path / "a.jpg")
+    assert done.returncode == 2
+    assert "must end in .onnx" in done.stderr
+    assert (tmp_path / "a.jpg").read_bytes() == b""

@@ -14,6 +14,7 @@ from toy_finder import Bright, write_video
 
 import tag_core
 from tag_core.api import predict_to_folder
+from tag_core.engine.predict import coverage_of
 from tag_core.media.image import read_image
 from tag_core.media.video import open_video
 from tag_core.records import Record, read_records
@@ -116,3 +117,9 @@ def test_a_source_that_has_moved_is_told_and_passed_by(tmp_path: Path, caplog: p
         assert len(list(with_crops(records, tmp_path / "crops", rectangles, 0.5))) == 2
     assert "no crops of" in caplog.text
     assert len(list((tmp_path / "crops").glob("*.png"))) == 1
+
+
+def test_a_video_that_is_read_in_part_is_damaged_not_unreadable() -> None:
+    records = [Record(source="a.mp4", frame=0), Record(source="a.mp4", error="cut off"), Record(source="b", error="no")]
+    coverage = coverage_of(records)
+    assert (coverage.total, coverage.damaged, coverage.unreadable) == (2, {"a.mp4": "cut off"}, {"b": "no"})

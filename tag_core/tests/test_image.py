@@ -180,7 +180,7 @@ BAD = {
     "not a picture: a text file": _html,
     "cannot identify it as a picture": _noise,
     "No such file or directory": _nothing,
-    "Is a directory": Path.mkdir,
+    "is a folder, with no picture in it": Path.mkdir,
 }
 
 

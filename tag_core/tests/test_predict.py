@@ -315,3 +315,27 @@ def test_the_model_file_is_the_same_for_all_inputs_and_another_for_other_weights
     torch.save(weights, tmp_path / "moved.pt")
     tag_core.api.predict_to_folder(trained, first, [f"weights={tmp_path / 'moved.pt'}"], out=tmp_path / "other")
     assert json.loads((tmp_path / "other" / "model.json").read_text())["fingerprint"] != models[0]["fingerprint"]
+
+
+def test_an_evaluation_is_not_written_into_a_training_s_folder(trained: Path) -> None:
+    before = (trained / "recipe.toml").read_bytes()
+    with pytest.raises(RunFolderError, match="the folder of a training"):
+        tag_core.evaluate(trained, out=trained)
+    assert (trained / "recipe.toml").read_bytes() == before
+
+
+def test_nothing_is_written_among_other_files(trained: Path, toy_recipe: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "album").mkdir()
+    (tmp_path / "album" / "a.jpg").touch()
+    with pytest.raises(RunFolderError, match=r"holds other files, such as a\.jpg; choose another --out"):
+        tag_core.api.predict_to_folder(trained, trained.parent / "points", out=tmp_path / "album")
+    with pytest.raises(RunFolderError, match="holds other files"):
+        tag_core.train(toy_recipe, out=tmp_path / "album")
+    assert [path.name for path in (tmp_path / "album").iterdir()] == ["a.jpg"]
+
+
+@pytest.mark.parametrize(("content", "why"), [(b"\xff\xd8\xff", "not UTF-8 text"), (b'{"a"', "Expecting")])
+def test_what_holds_no_records_is_told(content: bytes, why: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"source": "a"}\n' + content)
+    with pytest.raises(UserError, match=rf"a\.jsonl, line 2: no record as in predictions\.jsonl: {why}"):
+        list(read_records(tmp_path / "a.jsonl"))

@@ -358,10 +358,10 @@ def test_training_stops_after_so_many_validations_without_a_better_score(
     assert state(tmp_path / "run")["position"]["epoch"] == stops_at, "resuming a training that has stopped goes on"
 
 
-def test_validation_happens_every_so_many_epochs(tmp_path: Path, toy_recipe: Recipe) -> None:
+def test_validation_happens_every_so_many_epochs_and_at_the_end(tmp_path: Path, toy_recipe: Recipe) -> None:
     toy_recipe["train"].update(epochs=5, validate_every=2)
     train(tmp_path / "run", toy_recipe)
-    assert ["val_loss" in row for row in epochs(tmp_path / "run")] == [False, True, False, True, False]
+    assert ["val_loss" in row for row in epochs(tmp_path / "run")] == [False, True, False, True, True]
 
 
 @pytest.mark.parametrize("how", ["never validated", "no validation data"])

@@ -48,7 +48,7 @@ class TrainOptions(RunOptions):
         channels_last: as above; off unless asked for, since the last digits of a training decide where it goes.
         clip_norm: largest norm of the gradient; 0 leaves it alone.
         ema_decay: decay of a moving average of the weights, which is then validated and kept as best; 0 for none.
-        validate_every: epochs between validations; 0 never validates.
+        validate_every: epochs between validations, beside the last epoch; 0 never validates.
         checkpoint_every: optimizer steps between checkpoints; 0 saves at the end of each epoch.
         best: score that chooses the best checkpoint; ``-`` in front where smaller is better.
             Empty: the first score of the first metric.
