@@ -36,12 +36,13 @@ from tag_core.config import resolve
 GAIN, OMNIGLOT_MAP, SECONDS = 0.10, 0.80, 1200
 ARCFACE = {"name": "reid/arcface", "scale": 24.0, "margin": 0.3}
 NET = {"name": "reid/small", "width": 32, "depth": 4}
+TRIPLET = {"name": "reid/triplet", "margin": "soft", "adaptive_weights": True}  # batch-hard ones did not learn
 PAIRS = {"name": "reid/identities", "num_instances": 4}
 GLOBAL = {"name": "reid/embedding", "backbone": NET, "dim": 128, "neck": "bnneck"}
 PCB = {"name": "reid/pcb", "backbone": NET, "parts": 4, "dim": 64, "dropout": 0.0, "loss": "core/cross-entropy"}
 METHODS: dict[str, dict[str, Any]] = {
     "softmax": {"task": {**GLOBAL, "loss": "core/cross-entropy"}},
-    "triplet": {"task": {**GLOBAL, "loss": {"name": "reid/triplet", "margin": "soft"}}, "sampler": PAIRS},
+    "triplet": {"task": {**GLOBAL, "loss": TRIPLET}, "sampler": PAIRS},
     "arcface": {"task": {**GLOBAL, "loss": ARCFACE}},
     "arcface-xbm": {"task": {**GLOBAL, "loss": {"name": "reid/xbm-softmax", "loss": ARCFACE, "dim": 128, "size": 512}}},
     "pcb": {"task": PCB},
