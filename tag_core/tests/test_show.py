@@ -43,6 +43,11 @@ def test_the_text_of_show_has_origin_paper_options_and_their_notes() -> None:
     assert "alpha float | None = None weight of positives" in text
 
 
+@pytest.mark.parametrize("entry", COMPONENTS, ids=lambda entry: f"{entry.kind} {entry.name}")
+def test_notes_of_several_lines_are_told_to_their_end(entry: Any) -> None:
+    assert [o.name for o in read_options(entry.component.target) if o.help and o.help[-1] != "."] == []
+
+
 def test_constants_and_type_names_are_spelt_out() -> None:
     options = {o.name: o for o in read_options("tag_core.builtin.optimizers:sgd")}
     assert options["lr_factors"].default == "{}"
