@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 TOY = str(HERE / "toy_plugin.py")
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def toy_plugin() -> Iterator[None]:
     """In these tests alone: every new process would load it too."""
     with plugged(TOY):

@@ -238,5 +238,5 @@ def test_a_file_of_another_kind_is_not_replaced(
     (tmp_path / "a.jpg").touch()
     done = tag_run("export", trained, "--out", tmp_path / "a.jpg")
     assert done.returncode == 2
-    assert "must end in .onnx" in done.stderr
+    assert "is there already, and does not end in .onnx" in done.stderr
     assert (tmp_path / "a.jpg").read_bytes() == b""

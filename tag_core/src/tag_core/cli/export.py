@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Literal
 
 import click
@@ -37,8 +38,8 @@ def export(
     if len(inputs) > 1:
         raise click.UsageError(f"one INPUT at most, to trace the model with, not {len(inputs)}")
     overrides = [argument for argument in arguments if is_override(argument)]
-    if not out.endswith(suffix := {"onnx": ".onnx", "torch": ".pt2"}[file_format]):
-        raise click.UsageError(f"--out {out}: the file's name must end in {suffix}, so that no other is replaced")
+    if Path(out).exists() and not out.endswith(suffix := {"onnx": ".onnx", "torch": ".pt2"}[file_format]):
+        raise click.UsageError(f"--out {out}: is there already, and does not end in {suffix}; choose another file")
     start(recipe, overrides)
     from tag_core import api
 

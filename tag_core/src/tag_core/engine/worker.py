@@ -19,7 +19,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 import numpy as np
@@ -52,13 +52,15 @@ class Worker:
             self._answers, answers = _CONTEXT.Pipe(duplex=False)
             self._process = _CONTEXT.Process(target=_work, args=(function, tasks, answers, os.getpid()), daemon=True)
             self._process.start()
+            self._ended = False
             tasks.close()
             answers.close()
         with contextlib.suppress(AttributeError, OSError):  # not Linux; the user's pipes are at their limit
             fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def is_alive(self) -> bool:
-        return bool(self._process.is_alive())
+        # Process.is_alive is wrong for a moment where another thread, which starts a process, collects this one.
+        return not self._ended and not wait([self._process.sentinel], timeout=0)
 
     def run(self, task: bytes, timeout: float) -> Message | Failure:
         """The answer to a pickled task; a ``Failure`` leaves the process dead."""
@@ -82,6 +84,7 @@ class Worker:
 
     def end(self, patience: float = 0) -> str:
         """Kill the process if it does not die by itself in ``patience`` seconds; returns how it died."""
+        self._ended = True  # the system may take its time over the process
         self._process.join(patience)
         self._process.kill()
         self._process.join(5)  # longer if it is stuck in the kernel
