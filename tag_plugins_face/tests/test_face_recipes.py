@@ -14,7 +14,9 @@ import torch
 from face_pictures import FACE_DATA, write_labelled
 from PIL import Image
 
+import tag_core
 from tag_core.config import resolve
+from tag_core.errors import WeightsError
 
 WEIGHTS = FACE_DATA / "weights" / "retinaface_mobilenet0.25.pth"
 NAMES = ["retinaface-mobilenet0.25", "retinaface-resnet50"]
@@ -85,3 +87,8 @@ def test_without_weights_of_a_large_detector_the_way_to_give_some_is_told(tmp_pa
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "add weights=FILE" in done.stderr
+
+
+def test_without_weights_the_published_ones_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"no weights; add weights=FILE .* or a published name: wider-face"):
+        list(tag_core.predict(f"face/{NAMES[0]}", tmp_path))

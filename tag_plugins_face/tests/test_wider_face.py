@@ -67,7 +67,9 @@ def test_transforms_change_picture_and_faces_together_in_order(tmp_path: Path) -
     assert sample["faces"] == plain["faces"].scale(0.5)
 
 
-def test_pictures_to_score_have_no_faces_from_a_folder_and_from_wider_faces_own_list(tmp_path: Path) -> None:
+def test_pictures_to_score_have_no_faces_from_a_folder_and_from_wider_faces_own_list(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_labelled(tmp_path)
     (tmp_path / "wider_val.txt").write_text(f"/{EVENT}\n")
     for source in (str(tmp_path / "images"), str(tmp_path / "wider_val.txt")):
@@ -76,6 +78,7 @@ def test_pictures_to_score_have_no_faces_from_a_folder_and_from_wider_faces_own_
         assert data.key(0) == str(tmp_path / "images" / EVENT)
         assert len(sample["faces"]) == 0
         assert sample["faces"].landmarks.shape == (0, 5, 2)
+        assert f"{source}: no face is labelled" in caplog.text
     assert len(WiderFace([str(tmp_path / "images"), str(tmp_path / "label.txt")])) == 8
 
 

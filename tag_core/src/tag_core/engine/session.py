@@ -16,7 +16,7 @@ from tag_core.engine.distributed import Distribution, to_device
 from tag_core.engine.onnx import task_with_graph
 from tag_core.engine.pool import Failure
 from tag_core.engine.run import log
-from tag_core.engine.weights import Weights, fit, load_weights, read_weights
+from tag_core.engine.weights import Weights, fit, load_weights, published, read_weights
 from tag_core.errors import ConfigError, UserError, WeightsError
 from tag_core.kinds import Batch, Outputs
 from tag_core.records import Record
@@ -62,7 +62,9 @@ def task_with_weights(recipe: Recipe, distribution: Distribution) -> tuple[nn.Mo
         return task_with_graph(recipe, recipe.weights, distribution.device)
     parts = weighted_parts(recipe)
     if lacking := [f"weights.{name}".rstrip(".") + "=FILE" for name, (_, source) in parts.items() if not source]:
-        add = f"add {' '.join(lacking)} (such as runs/NAME/checkpoints/best.pt)"
+        names = [name for spec, _ in parts.values() for name in published(spec.target, _backbone_class(spec))]
+        known = f", or a published name: {', '.join(names)}" if names else ""
+        add = f"add {' '.join(lacking)} (such as runs/NAME/checkpoints/best.pt){known}"
         raise WeightsError(f"{recipe.name}: no weights; {add}")
     found = {name: weights_for(spec, source) for name, (spec, source) in parts.items()}
     first = next(iter(parts))

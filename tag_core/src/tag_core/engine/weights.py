@@ -42,11 +42,9 @@ def read_weights(source: str, task_class: object, backbone_class: object) -> Wei
     Raises:
         WeightsError: not found, not reachable, damaged, or not a state dict.
     """
-    published: dict[str, PublishedWeights] = {}
-    for owner in (task_class, backbone_class):
-        published.update(getattr(owner, "published_weights", None) or {})
-    if source in published:
-        entry = published[source]
+    known = published(task_class, backbone_class)
+    if source in known:
+        entry = known[source]
         found = read_file(download(entry.url, entry.sha256))
         return replace(found, classes=list(entry.classes) or found.classes)
     if source.startswith(("http://", "https://")):
@@ -60,9 +58,16 @@ def read_weights(source: str, task_class: object, backbone_class: object) -> Wei
         inside = ", ".join(map(str, sorted(path.glob("**/*.pt"))[:3])) or "no .pt file"
         raise WeightsError(f"weights {source}: is a folder, not a weights file; in it: {inside}")
     if not path.is_file():
-        names = f"; published names: {', '.join(published)}" if published else ""
+        names = f"; published names: {', '.join(known)}" if known else ""
         raise WeightsError(f"weights {source}: no such file{names}")
     return read_file(path)
+
+
+def published(*owners: object) -> dict[str, PublishedWeights]:
+    """Those that components name, a task and its backbone."""
+    return {
+        name: entry for owner in owners for name, entry in (getattr(owner, "published_weights", None) or {}).items()
+    }
 
 
 def weights_of_run(folder: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -17,6 +18,8 @@ from tag_core.media.video import open_video
 from tag_plugins_face.datasets import stretches
 from tag_plugins_face.datasets.label_file import Row, read_list
 from tag_plugins_face.faces import Faces
+
+log = logging.getLogger("tag")
 
 
 class WiderFace:
@@ -57,6 +60,8 @@ class WiderFace:
             if labelled
             else [Row(path) for path in self.expand(sources, frame_interval)]
         )
+        if labelled and not any(len(row.faces) for row in self.rows):
+            log.warning("%s: no face is labelled, so it is only for a metric that knows the faces", ", ".join(sources))
         self._keys = unique([row.path for row in self.rows])
         self._reader = stretches.StretchReader()
 
