@@ -10,11 +10,30 @@ import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from tag_core.errors import WeightsError
 
+T = TypeVar("T")
 TIMEOUT_SECONDS = 30
+
+
+def from_library(name: str, fetch: Callable[[], T]) -> T:
+    """Published weights that a library fetches by itself, for a backbone with the option ``pretrained``.
+
+    Raises:
+        WeightsError: they cannot be fetched, or there are none.
+    """
+    try:
+        return fetch()
+    except Exception as error:  # each library and its HTTP client have errors of their own
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(
+            f"published weights of {name}: cannot be fetched ({reason}); go online once, or set "
+            "task.backbone.pretrained=false and give weights=FILE"
+        ) from error
 
 
 def download(url: str, sha256: str) -> Path:

@@ -212,8 +212,8 @@ def _find(folder: str, suffixes: frozenset[str], folders: bool) -> Iterator[str]
             yield from (os.path.join(parent, name) for name in files)
 
 
-def read_lines(path: str) -> list[tuple[str, str]]:
-    """Lines of a UTF-8 file with where they are, without comments and empty ones.
+def read_lines(path: str, comments: bool = False) -> list[tuple[str, str]]:
+    """Lines of a UTF-8 file with where they are, without empty ones and, unless asked for, without ``#`` comments.
 
     Raises:
         UserError: it cannot be read, or nothing is left.
@@ -225,7 +225,7 @@ def read_lines(path: str) -> list[tuple[str, str]]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from None
     lines = [(f"{path}, line {number}", line.strip()) for number, line in enumerate(text.split("\n"), 1)]
-    lines = [(where, line) for where, line in lines if line and not line.startswith("#")]
+    lines = [(where, line) for where, line in lines if line and (comments or not line.startswith("#"))]
     if not lines:
         raise UserError(f"{path}: nothing is listed in it")
     return lines

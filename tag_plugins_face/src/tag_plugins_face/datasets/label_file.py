@@ -6,11 +6,11 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from tag_core.errors import UserError
+from tag_core.media.sources import read_lines
 
 BOX, LANDMARKS = 4, 15  # numbers of a face: x y w h, then five times x y v, then one of blur
 EMPTY = np.zeros((0, 14), np.float32)
@@ -35,26 +35,11 @@ def read_list(file: str) -> list[Row]:
     Raises:
         UserError: the file cannot be read or lists nothing, or naming the line that is malformed.
     """
-    lines = _lines(file)
+    lines = read_lines(file, comments=True)
     folder = os.path.dirname(file)
     if lines[0][1].startswith("#"):
         return [Row(os.path.join(folder, "images", path), faces) for path, faces in _pictures(lines)]
     return [Row(_located(folder, path)) for _, path in lines]
-
-
-def _lines(file: str) -> list[tuple[str, str]]:
-    """Lines that are not empty, with where they are."""
-    try:
-        text = Path(file).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 text (byte {error.start})") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    lines = [(f"{file}, line {number}", line.strip()) for number, line in enumerate(text.split("\n"), 1)]
-    lines = [(where, line) for where, line in lines if line]
-    if not lines:
-        raise UserError(f"{file}: nothing is listed in it")
-    return lines
 
 
 def _pictures(lines: list[tuple[str, str]]) -> Iterator[tuple[str, np.ndarray]]:

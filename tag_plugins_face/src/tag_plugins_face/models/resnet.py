@@ -5,7 +5,7 @@ from __future__ import annotations
 import torchvision.models
 from torch import Tensor, nn
 
-from tag_core.errors import WeightsError
+from tag_core.engine.download import from_library
 
 
 class ResNet50(nn.Module):
@@ -36,14 +36,8 @@ class ResNet50(nn.Module):
         """
         if not self._pretrained:
             return
-        try:
-            state = torchvision.models.ResNet50_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
-        except Exception as error:  # torch.hub and urllib have errors of their own
-            reason = " ".join(str(error).split())[:160]
-            raise WeightsError(
-                f"published weights of resnet50: cannot be fetched ({reason}); go online once, or set "
-                "task.backbone.pretrained=false and give weights=FILE"
-            ) from error
+        published = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
+        state = from_library("resnet50", lambda: published.get_state_dict(check_hash=True))
         self.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
 
     def maps(self, pictures: Tensor) -> list[Tensor]:

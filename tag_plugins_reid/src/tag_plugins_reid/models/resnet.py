@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torchvision.models
 from torch import Tensor, nn
 
-from tag_plugins_reid.models.pretrained import fetch
+from tag_core.engine.download import from_library
 
 
 class ResNet(nn.Module):
@@ -44,7 +44,7 @@ class ResNet(nn.Module):
             WeightsError: they cannot be fetched.
         """
         if self._pretrained:
-            net = fetch(self._name, lambda: torchvision.models.get_model(self._name, weights="DEFAULT"))
+            net = from_library(self._name, lambda: torchvision.models.get_model(self._name, weights="DEFAULT"))
             self.load_state_dict({k: v for k, v in net.state_dict().items() if not k.startswith("fc.")})
 
     def maps(self, pictures: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
+from tag_core.engine.download import from_library
 from tag_core.errors import UserError
-from tag_plugins_reid.models.pretrained import fetch
 
 
 class Timm(nn.Module):
@@ -53,7 +53,7 @@ class Timm(nn.Module):
             WeightsError: they cannot be fetched, or there are none of that name.
         """
         if self._pretrained:
-            self.net.load_state_dict(fetch(self._name, lambda: self._create(pretrained=True)).state_dict())
+            self.net.load_state_dict(from_library(self._name, lambda: self._create(pretrained=True)).state_dict())
 
     def maps(self, pictures: Tensor) -> Tensor:
         """[N, 3, H, W] to the last feature map [N, feature_dim, h, w].
