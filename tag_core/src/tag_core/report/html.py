@@ -17,7 +17,7 @@ from tag_core.engine.predict import coverage_of
 from tag_core.errors import UnreadableInput
 from tag_core.files import write_text
 from tag_core.recipe import parse_toml
-from tag_core.records import Record, read_records
+from tag_core.records import MIN_SCORE, Record, read_records
 from tag_core.report.charts import HEIGHT, WIDTH, charts, number
 from tag_core.report.pictures import best_labels, look, percent
 
@@ -102,7 +102,7 @@ def _card(record: Record) -> dict[str, Any]:
     card = {"record": record, "right": _is_right(record), "name": Path(record.source).name, "best": best_labels(record)}
     jpeg = io.BytesIO()
     try:
-        look(record).save(jpeg, "JPEG", quality=80)
+        look(record.confident(MIN_SCORE)).save(jpeg, "JPEG", quality=80)
     except UnreadableInput as error:
         return {**card, "trouble": error.reason}
     return {**card, "picture": f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from tag_core.media.sampling import segments
-from tag_core.records import MIN_SCORE, Record
+from tag_core.records import Record
 from tag_core.report.frames import read_frames
 
 FRAMES, CELL, GAP, CANVAS, LINE = 8, 224, 4, 960, 26
@@ -20,7 +20,7 @@ PALETTE = ("#ffb000", "#40b0ff", "#ff6e9c", "#3ddc84", "#c792ff", "#ff8a3d", "#3
 GROUND, GAPS, TEXT, BAR = "#16181d", "#4a505c", "#f2f3f5", "#2f5f9e"
 
 
-def look(record: Record, min_score: float = MIN_SCORE) -> Image.Image:
+def look(record: Record) -> Image.Image:
     """What there is to see: the frame or picture with its boxes, or a contact sheet of the clip.
 
     Raises:
@@ -29,7 +29,7 @@ def look(record: Record, min_score: float = MIN_SCORE) -> Image.Image:
     if record.frame is None and record.boxes is None:
         return _contact_sheet(read_frames(record.source, lambda total: segments(total, min(total, FRAMES))[0].tolist()))
     (frame,) = read_frames(record.source, lambda total: [record.frame or 0])
-    return annotated(frame, [record], min_score)
+    return annotated(frame, [record])
 
 
 def file_stem(source: str) -> str:
@@ -58,11 +58,11 @@ def _contact_sheet(frames: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def annotated(frame: Image.Image, records: Iterable[Record], min_score: float = MIN_SCORE) -> Image.Image:
-    """The frame at a size to draw upon, with boxes that score enough: tracks, labels, scores and keypoints."""
+def annotated(frame: Image.Image, records: Iterable[Record]) -> Image.Image:
+    """The frame at a size to draw upon, with boxes, tracks, labels, scores and keypoints."""
     canvas = _resized(frame, CANVAS)
     for record in records:
-        _annotate(canvas, record.confident(min_score), canvas.width / frame.width)
+        _annotate(canvas, record, canvas.width / frame.width)
     return canvas
 
 

@@ -33,16 +33,16 @@ def draw_records(folder: Path, min_score: float = MIN_SCORE) -> None:
     (folder / "pictures").mkdir(exist_ok=True)
     numbered = enumerate(read_records(folder / "predictions.jsonl"), 1)
     for source, group in groupby(numbered, key=lambda item: item[1].source):
-        records = {number: record for number, record in group if record.error is None}
+        records = {number: record.confident(min_score) for number, record in group if record.error is None}
         frames = {record.frame for record in records.values()}
         stem = file_stem(source)
         try:
             if len(frames) > 1 and None not in frames:
                 path = folder / "pictures" / f"{min(records):05d}-{stem}.mp4"
-                _draw_video(path, source, [record.confident(min_score) for record in records.values()])
+                _draw_video(path, source, records.values())
                 continue
             for number, record in records.items():
-                picture = captioned(look(record, min_score), record)
+                picture = captioned(look(record), record)
                 with atomic(folder / "pictures" / f"{number:05d}-{stem}.jpg", "wb") as file:
                     picture.save(file, "JPEG", quality=88)
         except UnreadableInput as error:  # it has moved, or is another video now
@@ -75,4 +75,4 @@ def _frames(video: Video, records: Iterable[Record]) -> Iterator[tuple[float, Im
     for start in range(0, len(indices), CHUNK):
         chunk = indices[start : start + CHUNK]
         for index, seconds, frame in zip(chunk, video.times(chunk), video.frames(chunk), strict=True):
-            yield float(seconds), annotated(Image.fromarray(frame), found[index], 0)
+            yield float(seconds), annotated(Image.fromarray(frame), found[index])
