@@ -136,6 +136,20 @@ def test_turned_pictures_are_classes_of_their_own():
         task.train()(batch(label=LABELS))
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_views_join_the_embeddings_of_the_turned_pictures(normalize):
+    torch.manual_seed(0)
+    one, four = (build(views=views, normalize=normalize).eval() for views in (1, 4))
+    four.load_state_dict(one.state_dict())
+    pictures = batch()["image"]
+    turned = [torch.from_numpy(np.rot90(pictures.numpy(), k, (2, 3)).copy()) for k in range(4)]
+    expected = torch.stack([one.predict({"image": each})["embedding"] for each in turned], 1)
+    found = four.predict(batch(label=LABELS))
+    torch.testing.assert_close(found["embedding"].view(expected.shape) * 2, expected)
+    own = one.predict(batch(label=LABELS))
+    assert all(torch.equal(found[key], own[key]) for key in own if key != "embedding")
+
+
 def test_embeddings_have_length_one_unless_told_otherwise():
     unit, raw = (build(normalize=n).eval().predict(batch())["embedding"] for n in (True, False))
     torch.testing.assert_close(unit.norm(dim=1), torch.ones(6))

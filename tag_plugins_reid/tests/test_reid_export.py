@@ -24,7 +24,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 CLASSES = ["a", "b", "c"]
 TASKS = {
     "global": lambda: Embedding(ResNet(18), CrossEntropy(), CLASSES, neck="linear", dim=16),
-    "gem": lambda: Embedding(Timm("mobilenetv3_small_050"), ArcFace(), CLASSES, "gem-learned", "bnneck", 16, turns=4),
+    "gem": lambda: Embedding(
+        Timm("mobilenetv3_small_050"), ArcFace(), CLASSES, "gem-learned", "bnneck", 16, turns=4, views=4
+    ),
     "transformer": lambda: Embedding(Timm("vit_tiny_patch16_224", size=(64, 32)), Triplet(), CLASSES, normalize=False),
     "pcb": lambda: PCB(SmallNet(4, 3), CrossEntropy(), CLASSES, parts=3, dim=8, whole=True),
     "pcb-chunks": lambda: PCB(SmallNet(4, 3), ArcFace(), CLASSES, 3, "chunk", dim=8, shared=False, embedding="pooled"),

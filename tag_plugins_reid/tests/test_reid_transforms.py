@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tag_plugins_reid.transforms.affine import Affine
 from tag_plugins_reid.transforms.aspect_resize import AspectResize
 from tag_plugins_reid.transforms.color_jitter import ColorJitter
 from tag_plugins_reid.transforms.flip import Flip
+from tag_plugins_reid.transforms.moments import Moments
 from tag_plugins_reid.transforms.pad_crop import PadCrop
 from tag_plugins_reid.transforms.random_erasing import IMAGENET_MEAN, RandomErasing
 from tag_plugins_reid.transforms.resize import Resize
@@ -32,6 +34,7 @@ ALL: dict[str, Callable[[Tensor], Tensor]] = {
     "pixels": RandomErasing(1, fill="pixel"),
     "jitter": ColorJitter(),
     "affine": Affine(20, 0.1, 0.2, 5),
+    "moments": Moments(),
     "taobao": TaobaoAugment(),
 }
 
@@ -56,7 +59,7 @@ def test_bytes_go_in_and_come_out_the_same_under_a_seed_and_the_input_stays(name
     assert torch.equal(image, before)
 
 
-@pytest.mark.parametrize("name", ["resize", "aspect", "pad-crop", "flip", "erasing", "affine", "jitter"])
+@pytest.mark.parametrize("name", ["resize", "aspect", "pad-crop", "flip", "erasing", "affine", "jitter", "moments"])
 def test_a_gray_picture_stays_gray(name: str) -> None:
     gray = picture()[:1].expand(3, -1, -1)
     transform = RandomErasing(1, fill=(7, 7, 7)) if name == "erasing" else ALL[name]
@@ -230,6 +233,33 @@ def test_affine_shifts_and_scales_by_up_to_its_shares() -> None:
     assert [min(areas), max(areas)] == pytest.approx([0.64, 1.44], abs=0.05)
 
 
+@pytest.mark.parametrize(("ink", "paper", "side"), [("dark", 230, (120, 80)), ("light", 20, (60, 90))])
+@pytest.mark.parametrize(("left", "top", "size"), [(3, 5, 10), (40, 20, 30), (10, 10, 40)])
+def test_moments_bring_ink_to_the_middle_and_to_one_spread(
+    ink: Literal["dark", "light"], paper: int, side: tuple[int, int], left: int, top: int, size: int
+) -> None:
+    drawing = torch.full((3, *side), paper, dtype=torch.uint8)
+    drawing[:, top : top + size, left : left + size // 2] = 250 - paper  # twice as high as wide
+    found = Moments(0.4, ink)(drawing)
+    assert found.shape == drawing.shape
+    weight = (found[0].double() - paper).abs().numpy()
+    rows, columns = (np.arange(length) - (length - 1) / 2 for length in side)
+    down, right = weight.sum(1) / weight.sum(), weight.sum(0) / weight.sum()
+    assert [down @ rows, right @ columns] == pytest.approx([0, 0], abs=0.3)
+    variances = [down @ rows**2, right @ columns**2]
+    assert np.sqrt(np.mean(variances)) == pytest.approx(0.4 * min(side) / 2, rel=0.04)
+    assert variances[0] / variances[1] == pytest.approx(4, rel=0.1)
+    assert set(found[:, 0, 0].tolist()) == {paper}
+
+
+def test_moments_leave_a_page_without_ink_and_bring_a_dot_to_the_middle() -> None:
+    page = torch.full((3, 41, 41), 250, dtype=torch.uint8)
+    assert torch.equal(Moments()(page), page)
+    page[:, 3, 7] = 0
+    weight = 250 - Moments()(page)[0].double().numpy()
+    assert (weight.sum(1) @ np.arange(41) / weight.sum(), weight.sum(0) @ np.arange(41) / weight.sum()) == (20, 20)
+
+
 @pytest.mark.parametrize(
     ("build", "told"),
     [
@@ -237,6 +267,7 @@ def test_affine_shifts_and_scales_by_up_to_its_shares() -> None:
         (lambda: Resize((3, 3), 3), "one of them"),
         (lambda: Resize((0, 3)), "at least 1"),
         (lambda: PadCrop(0), "padding"),
+        (lambda: Moments(0), "spread"),
         (lambda: Flip(1.5), r"p must lie in \[0, 1\]"),
         (lambda: RandomErasing(area=(0.4, 0.02)), "in order"),
         (lambda: RandomErasing(fill=(0, 0, 256)), "from 0 to 255"),

@@ -17,6 +17,7 @@ RESNET = "Deep Residual Learning for Image Recognition, CVPR 2016 (arXiv 1512.03
 PCB = "Beyond Part Models: Person Retrieval with Refined Part Pooling, ECCV 2018 (arXiv 1711.09349)"
 MARKET = "Scalable Person Re-identification: A Benchmark, ICCV 2015"
 ERASING = "Random Erasing Data Augmentation, AAAI 2020 (arXiv 1708.04896)"
+MOMENTS = "Moment Normalization of Handprinted Characters, IBM Journal of Research and Development, 1970"
 CUHK03 = "DeepReID: Deep Filter Pairing Neural Network for Person Re-Identification, CVPR 2014"
 
 
@@ -44,6 +45,7 @@ def tag_transforms() -> list[Component]:
         Component("random-erasing", f"{at}.random_erasing:RandomErasing", "Paint over a rectangle", paper=ERASING),
         Component("color-jitter", f"{at}.color_jitter:ColorJitter", "Brightness, contrast, saturation, hue"),
         Component("affine", f"{at}.affine:Affine", "Rotate, shift, scale, shear"),
+        Component("moments", f"{at}.moments:Moments", "A drawing to the middle and to one size", paper=MOMENTS),
         Component("taobao-augment", f"{at}.taobao_augment:TaobaoAugment", "All that the Taobao Live solution does"),
     ]
 

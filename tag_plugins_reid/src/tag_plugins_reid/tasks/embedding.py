@@ -39,6 +39,8 @@ class Embedding(PictureTask):
         dim: length of the embedding; 0: the backbone's.
         dropout: share of the neck's output that is dropped before the classifier in training.
         turns: 4: every picture is also shown turned by 90, 180 and 270 degrees, as three further classes.
+        views: 4: the embeddings of the picture as it is and turned by 90, 180 and 270 degrees are joined to one, four
+            times as long; for networks trained with ``turns``, which see a different sign each time.
         normalize: embeddings have length 1.
         mean: of the normalisation, RGB in [0, 1]; default: ImageNet's.
         std: of the normalisation.
@@ -54,6 +56,7 @@ class Embedding(PictureTask):
         dim: int = 0,
         dropout: float = 0.0,
         turns: Literal[1, 4] = 1,
+        views: Literal[1, 4] = 1,
         normalize: bool = True,
         mean: RGB = IMAGENET_MEAN,
         std: RGB = IMAGENET_STD,
@@ -63,7 +66,7 @@ class Embedding(PictureTask):
         if dim < 0 or (dim and neck == "none"):
             raise ValueError(f"dim must be 0 or more, and 0 with neck none; got {dim} and {neck}")
         super().__init__(backbone, loss, mean, std)
-        self.classes, self.normalize, self.turns = list(classes), normalize, turns
+        self.classes, self.normalize, self.turns, self.views = list(classes), normalize, turns, views
         self.pool = Pool(pool)
         width = dim or backbone.feature_dim
         self.reduce: nn.Module = nn.Identity()
@@ -101,15 +104,17 @@ class Embedding(PictureTask):
         return {"loss": self.loss(given if wanted == "all" else given[wanted], labels), **self.logged()}
 
     def predict(self, batch: Batch) -> Outputs:
-        """``embedding`` [N, D]; with a classifier ``logits`` and ``scores`` [N, classes] of the training's classes.
+        """``embedding`` [N, views * D]; with a classifier ``logits`` and ``scores`` [N, classes] of those trained on.
 
         With labels also the ``loss`` of these, unless some picture is of an identity not trained on (label -1).
         """
-        embedding = self.norm(self.features(batch["image"])).float()
-        outputs = {"embedding": F.normalize(embedding) if self.normalize else embedding}
+        turned = [batch["image"].rot90(turn, (2, 3)) for turn in range(self.views)]
+        embeddings = [self.norm(self.features(pictures)).float() for pictures in turned]
+        weighed = [F.normalize(each) for each in embeddings] if self.normalize else embeddings
+        outputs = {"embedding": torch.cat(weighed, 1) / len(weighed) ** 0.5}
         if self.head is None:
             return outputs
-        found = self.head(embedding) if self.decides == "logits" else self.head.cosines(embedding)
+        found = self.head(embeddings[0]) if self.decides == "logits" else self.head.cosines(embeddings[0])
         logits = found[:, : len(self.classes)]  # as the pictures are, not turned
         outputs |= {"logits": logits, "scores": self.scores(logits)}
         if "label" in batch and self.wanted == {getattr(self.loss, "takes", "logits")} and (batch["label"] >= 0).all():
