@@ -92,6 +92,10 @@ def test_cross_entropy_leaves_unknown_labels_out(logits):
     labels[[1, 4]] = -1
     kept = [0, 2, 3, 5]
     torch.testing.assert_close(CrossEntropy()(logits, labels), CrossEntropy()(logits[kept], LABELS[kept]))
+    logits = logits.clone().requires_grad_()
+    loss = CrossEntropy(0.1)(logits, torch.full_like(labels, -1))
+    loss.backward()
+    assert (loss.item(), logits.grad.abs().max()) == (0, 0)
 
 
 def test_class_indices_do_for_binary_losses(logits):

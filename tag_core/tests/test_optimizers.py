@@ -51,7 +51,7 @@ def test_every_parameter_is_in_exactly_one_group_of_every_optimizer(model, build
     [
         (sgd, torch.optim.SGD, {"momentum": 0.8, "nesterov": True}),
         (adamw, torch.optim.AdamW, {"betas": (0.8, 0.9)}),
-        (adam, torch.optim.Adam, {"betas": (0.8, 0.9)}),
+        (adam, torch.optim.Adam, {"betas": (0.8, 0.9), "amsgrad": True}),
         (rmsprop, torch.optim.RMSprop, {"alpha": 0.9, "eps": 1e-6, "momentum": 0.5}),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -56,6 +57,11 @@ def naive_re_rank(
 
 def test_rows_get_length_1_and_zeros_stay_zeros() -> None:
     assert unit([[3, 4], [0, 0], [0, -2]]).tolist() == [[np.float32(0.6), np.float32(0.8)], [0, 0], [0, -1]]
+    for size in (1e-40, 1e-25, 1e-8, 1e8, 1e25, 3e38):
+        np.testing.assert_allclose(
+            unit(np.array([[size, -size], [0, 0]])), [[0.5**0.5, -(0.5**0.5)], [0, 0]], rtol=1e-4
+        )
+    assert unit(np.zeros((3, 0))).shape == (3, 0)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -96,6 +102,23 @@ def test_equal_pictures_are_neighbours_in_the_order_of_the_gallery() -> None:
     gallery = np.tile(random(3), (4, 1))
     _, indices = nearest(gallery[1:2], gallery, 4)
     assert indices.tolist() == [[1, 4, 7, 10]]
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_equal_pictures_are_at_equal_distances_whatever_the_shape(
+    monkeypatch: pytest.MonkeyPatch, distance: Literal["cosine", "euclidean"]
+) -> None:
+    monkeypatch.setattr(retrieval, "_SLICE", 50)
+    for dim in (3, 8, 64, 512):
+        for number in (*range(2, 40), 51, 65, 127, 641):
+            row, queries = random(1, dim, number), random(1 + number % 5, dim, 1)
+            gallery = np.repeat(unit(row), number, 0)
+            gallery[number // 2] *= -1
+            gallery[gallery == 0] = 0
+            found = np.concatenate(list(distances(unit(queries), gallery, distance)))
+            others = np.delete(found, number // 2, axis=1)
+            assert (others == others[:, :1]).all(), (dim, number)
+            assert (found[:, number // 2] != found[:, 0]).all()
 
 
 def test_neighbours_are_those_of_a_full_sort_and_ones_own_place_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:

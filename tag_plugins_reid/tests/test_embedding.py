@@ -130,6 +130,11 @@ def test_turned_pictures_are_classes_of_their_own():
     logits = task.head(task.features(turned))
     expected = F.cross_entropy(logits, torch.cat([LABELS, LABELS + 3, LABELS + 6, LABELS + 9]))
     torch.testing.assert_close(task({"image": square, "label": LABELS})["loss"], expected)
+    some = torch.where(torch.arange(6) < 2, -1, LABELS)
+    expected = F.cross_entropy(
+        logits.view(4, 6, -1)[:, 2:].flatten(0, 1), torch.cat([LABELS[2:] + 3 * turn for turn in range(4)])
+    )
+    torch.testing.assert_close(task({"image": square, "label": some})["loss"], expected)
     outputs = task.eval().predict({"image": square, "label": LABELS})
     assert outputs["logits"].shape == (6, 3)
     with pytest.raises(UserError, match="square pictures, these are 16x8"):

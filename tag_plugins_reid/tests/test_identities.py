@@ -55,6 +55,14 @@ def test_no_picture_comes_twice_in_an_epoch_where_identities_have_enough() -> No
         assert len(seen) == len(set(seen))
 
 
+def test_pictures_of_unknown_identity_are_left_out() -> None:
+    data = Labels(4, 4, 8, 5)
+    data.labels[:4] = [-1] * 4
+    seen = {index for batch in sampler(data, batch_size=8).batches(0) for index in batch}
+    assert seen
+    assert not seen & set(range(4))
+
+
 def test_an_epoch_goes_on_until_too_few_identities_are_left() -> None:
     data = Labels(4, 5, 9, 12, 4, 7)
     for epoch in range(5):

@@ -170,21 +170,21 @@ def test_a_folder_with_a_class_mapping_is_read_by_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "name", "nesterov"),
-    [("nesterov", "core/sgd", True), ("adam", "core/adam", None), ("rmsprop", "core/rmsprop", None)],
+    [("nesterov", "core/sgd", True), ("amsgrad", "core/adam", None), ("rmsprop", "core/rmsprop", None)],
 )
 def test_every_optimizer_is_known(given: str, name: str, nesterov: bool | None, tmp_path: Path) -> None:
     recipe, remarks = imported({"optimizer": given, "fine_tune": True, "lr": {"base_lr": 1.0}}, tmp_path)
     assert recipe.optimizer is not None
     assert recipe.optimizer.entry.name == name
     assert recipe.optimizer.options.get("nesterov") == nesterov
+    assert recipe.optimizer.options.get("amsgrad", False) == (given == "amsgrad")
     assert recipe.optimizer.options["lr_factors"] == {"backbone": 0}
     assert "optimizer" not in remarks
     assert "freezes" in remarks["lr.base_lr"]
 
 
-@pytest.mark.parametrize(("given", "told"), [("amsgrad", "becomes adam"), ("adagrad", "taken for sgd")])
-def test_an_optimizer_that_is_changed_is_told(given: str, told: str, tmp_path: Path) -> None:
-    assert told in imported({"optimizer": given}, tmp_path)[1]["optimizer"]
+def test_an_optimizer_that_is_changed_is_told(tmp_path: Path) -> None:
+    assert "taken for sgd" in imported({"optimizer": "adagrad"}, tmp_path)[1]["optimizer"]
 
 
 def test_unknown_keys_are_told_with_the_nearest_name(tmp_path: Path) -> None:

@@ -21,27 +21,30 @@ _BLOCK, _SLICE, _PAIRS = 1 << 23, 1 << 14, 1 << 13
 
 def unit(features: npt.ArrayLike) -> Floats:
     """Rows of length 1, [N, D]; a row of zeros stays one."""
-    rows = np.asarray(features, np.float32)
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
-    scaled: Floats = rows / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return scaled
+    rows = np.array(features, np.float32)
+    largest = np.abs(rows).max(axis=1, initial=0)
+    extreme = (largest > 0) & ((largest < 1e-15) | (largest > 1e15))  # their squares may leave float32's range
+    rows[extreme] /= largest[extreme, None]
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    rows /= np.where(lengths > 0, lengths, np.float32(1))[:, None]
+    return rows
 
 
 def distances(queries: Floats, gallery: Floats, distance: Distance = "euclidean") -> Iterator[Floats]:
     """Distances [n, G] of the next n queries to the whole gallery, block after block, 32 MB each; yours to overwrite.
 
     ``euclidean`` is the squared Euclidean distance; ``cosine`` is -cos, of rows that have length 1: it orders as
-    1 - cos does, and rounds less.
+    1 - cos does, and rounds less. Equal rows of the gallery are at equal distances.
     """
     step = max(_BLOCK // max(len(gallery), 1), 1)
-    # Slices of nearly one size: a last one of a single column would round differently, and equal rows not be tied.
-    size = -(-len(gallery) // max(-(-len(gallery) // _SLICE), 1))
+    first_equal = _first_equal(gallery)
+    repeated = np.flatnonzero(first_equal != np.arange(len(gallery)))
     for start in range(0, len(queries), step):
         part = np.asarray(queries[start : start + step], np.float32)
         block = np.empty((len(part), len(gallery)), np.float32)
-        for first in range(0, len(gallery), max(size, 1)):
-            piece = np.asarray(gallery[first : first + size], np.float32)
-            columns = block[:, first : first + size]
+        for first in range(0, len(gallery), _SLICE):
+            piece = np.asarray(gallery[first : first + _SLICE], np.float32)
+            columns = block[:, first : first + _SLICE]
             if distance == "cosine":
                 np.matmul(-part, piece.T, out=columns)
             else:
@@ -49,7 +52,19 @@ def distances(queries: Floats, gallery: Floats, distance: Distance = "euclidean"
                 columns += np.einsum("ij,ij->i", piece, piece)
                 columns += np.einsum("ij,ij->i", part, part)[:, None]
                 np.maximum(columns, 0, out=columns)
+        block[:, repeated] = block[:, first_equal[repeated]]  # the product rounds equal columns differently
         yield block
+
+
+def _first_equal(rows: Floats) -> Indices:
+    """The index of the first row that has the same values, for each, [N]."""
+    keys: list[int] = []
+    for start in range(0, len(rows), _SLICE):
+        piece = np.asarray(rows[start : start + _SLICE], np.float32) + np.float32(0)  # -0 becomes 0
+        keys += [hash(row.tobytes()) for row in piece]
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    found: Indices = first[group]
+    return found
 
 
 def smallest(values: npt.NDArray[np.floating], k: int) -> Indices:

@@ -70,7 +70,7 @@ OPTIMIZERS: dict[str, Tables] = {
     "sgd": {"name": "core/sgd", "momentum": 0.9},
     "nesterov": {"name": "core/sgd", "momentum": 0.9, "nesterov": True},
     "adam": {"name": "core/adam"},
-    "amsgrad": {"name": "core/adam"},
+    "amsgrad": {"name": "core/adam", "amsgrad": True},
     "rmsprop": {"name": "core/rmsprop", "momentum": 0.9},
 }
 LOST = {
@@ -209,9 +209,7 @@ def _remarks(values: Mapping[str, Any], triplets: bool, balanced: bool) -> Itera
         yield "model_params.pcb_n_parts", told
     if values["fine_tune"]:
         yield "lr.base_lr", "has no effect with fine_tune, which freezes the backbone"
-    if values["optimizer"] == "amsgrad":
-        yield "optimizer", "amsgrad becomes adam"
-    elif values["optimizer"] not in OPTIMIZERS:
+    if values["optimizer"] not in OPTIMIZERS:
         yield "optimizer", "is taken for sgd, as there"
     if camera := CAMERAS.get(kind := values["evaluation_params.type"]):
         paths = f"data.val.source=.../query data.val.gallery=.../gallery data.val.camera='{camera}'"

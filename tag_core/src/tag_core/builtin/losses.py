@@ -1,7 +1,7 @@
 """Classification losses: logits [N, C] and targets to the mean over the batch, a scalar.
 
 Targets are class indices [N], or [N, C] with 0 or 1 (cross-entropy: a probability) for each class.
-Cross-entropy leaves samples labelled -1 (unknown) out.
+Cross-entropy leaves samples labelled -1 (unknown) out, and is 0 where none is left.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ class CrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         _check("class_weights", self.class_weights, logits)
-        return F.cross_entropy(
+        loss = F.cross_entropy(
             logits, targets, self.class_weights, ignore_index=-1, label_smoothing=self.label_smoothing
         )
+        # the mean over no sample would be nan
+        return loss if targets.dim() == 2 else torch.where((targets == -1).all(), 0, loss)
 
 
 class BCE(nn.Module):

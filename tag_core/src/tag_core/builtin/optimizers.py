@@ -63,6 +63,7 @@ def adam(
     model: nn.Module,
     lr: float = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),
+    amsgrad: bool = False,
     weight_decay: float = 0.0,
     lr_factors: dict[str, float] = _NO_FACTORS,
     decay_norm_and_bias: bool = False,
@@ -72,12 +73,13 @@ def adam(
     Args:
         lr: learning rate.
         betas: decay of the running means of the gradient and of its square.
+        amsgrad: divide by the largest of the running means of the square so far (Reddi et al., ICLR 2018).
         weight_decay: L2 penalty.
         lr_factors: part of the model -> factor on the learning rate, as in {backbone = 0.1}; 0 freezes it.
         decay_norm_and_bias: decay norm layers, biases and other vectors too.
     """
     groups = groups_of(model, lr, weight_decay, lr_factors, decay_norm_and_bias)
-    return torch.optim.Adam(groups, lr, betas=betas)
+    return torch.optim.Adam(groups, lr, betas=betas, amsgrad=amsgrad)
 
 
 def rmsprop(

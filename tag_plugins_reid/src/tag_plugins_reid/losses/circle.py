@@ -13,8 +13,8 @@ class Circle(PairLoss):
 
     Mean over the anchors that have both kinds of pair of log(1 + sum_n exp(s a_n (c_n - m)) sum_p exp(-s a_p (c_p -
     1 + m))), where a_p = max(0, 1 + m - c_p) and a_n = max(0, c_n + m) are constants to the gradient. Sun et al.,
-    "Circle Loss" (CVPR 2020), equation 6 with 7 to 10. fast-reid's version lets pairs that are masked out count as
-    cosines of 0, and gives other values.
+    "Circle Loss" (CVPR 2020), equation 6 with 7 to 10. fast-reid divides by all
+    anchors.
 
     Args:
         scale: s, the paper's gamma; 128 for Re-ID, 80 for fine-grained retrieval, 256 for faces.

@@ -13,7 +13,8 @@ class Identities:
 
     An epoch deals every identity's pictures, shuffled, into chunks of K, and each batch takes a chunk of each of P
     identities chosen at random, until fewer than P have one left (torchreid's RandomIdentitySampler). So no picture
-    comes twice in an epoch but to fill up an identity that has fewer than K. Of several processes, each gets P /
+    comes twice in an epoch but to fill up an identity that has fewer than K. Pictures labelled -1, whose identity is
+    unknown, are left out. Of several processes, each gets P /
     processes identities with all their K pictures.
 
     Args:
@@ -31,7 +32,8 @@ class Identities:
             raise ValueError(f"train.batch_size {batch_size} cannot be divided by {told}")
         groups: dict[int, list[int]] = {}
         for index in range(len(dataset)):
-            groups.setdefault(dataset.label(index), []).append(index)
+            if (label := dataset.label(index)) >= 0:
+                groups.setdefault(label, []).append(index)
         self.groups = [group for group in groups.values() if fill or len(group) >= num_instances]
         self.seed, self.processes, self.num_instances = seed, processes, num_instances
         self.num_identities = batch_size // num_instances

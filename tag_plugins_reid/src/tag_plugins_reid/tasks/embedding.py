@@ -93,7 +93,8 @@ class Embedding(PictureTask):
                     f"task.turns=4 needs square pictures, these are {size}; resize them, or set task.turns=1"
                 )
             pictures = torch.cat([pictures.rot90(turn, (2, 3)) for turn in range(4)])
-            labels = torch.cat([labels + turn * len(self.classes) for turn in range(4)])
+            shifts = torch.where(labels < 0, 0, len(self.classes))  # -1 is unknown however it is turned
+            labels = torch.cat([labels + turn * shifts for turn in range(4)])
         features = self.features(pictures)
         embeddings = self.dropout(self.norm(features))
         given = {"features": features}

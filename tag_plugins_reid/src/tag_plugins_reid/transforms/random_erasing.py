@@ -20,7 +20,7 @@ class RandomErasing:
 
     It works on bytes, before the task's normalisation, which makes the mean colour 0 (within 0.01). torchreid and the
     "bag of tricks" baseline erase after normalisation and still fill in the mean of [0, 1], so their rectangle is
-    lighter than the mean; ``fill = [152, 144, 129]`` is theirs. pytorch-reid writes the mean of [0, 1] into bytes,
+    lighter than the mean; ``fill = [152, 142, 127]`` is theirs. pytorch-reid writes the mean of [0, 1] into bytes,
     which is black: ``fill = [0, 0, 0]``. A rectangle that does not fit is drawn anew, up to 100 times.
 
     Args:
