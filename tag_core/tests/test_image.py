@@ -126,9 +126,10 @@ def test_whole_and_fractional_numbers_of_32_bits_are_read(tmp_path: Path) -> Non
     small = Image.fromarray(np.array([[0, 100, 255]], np.int32))
     large = Image.fromarray(np.array([[-5, 25700, 70000]], np.int32))
     fraction = Image.fromarray(np.array([[0.4, 99.6, 300.0]], np.float32))
-    images = enumerate([small, large, fraction])
+    share = Image.fromarray(np.array([[0, 0.392, 1]], np.float32))
+    images = enumerate([small, large, fraction, share])
     found = [agrees(saved(tmp_path / f"{i}.tiff", image))[0, :, 0].tolist() for i, image in images]
-    assert found == [[0, 100, 255], [0, 100, 255], [0, 100, 255]]
+    assert found == [[0, 100, 255]] * 4
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tiff"])

@@ -106,8 +106,23 @@ def test_a_changed_recipe_is_refused_with_the_keys_that_differ(tmp_path: Path, t
 
 def test_options_that_do_not_touch_the_weights_may_change_on_resume(tmp_path: Path, toy_recipe: dict[str, Any]) -> None:
     tag_core.train(toy_recipe, out=tmp_path / "run")
-    toy_recipe["train"]["workers"] = 1
+    toy_recipe["train"].update(workers=1, patience=7, best="top1")
     tag_core.train(toy_recipe, out=tmp_path / "run", resume=True)
+
+
+def test_an_option_that_did_not_exist_yet_hinders_only_where_it_is_not_at_its_default(
+    tmp_path: Path, toy_recipe: dict[str, Any]
+) -> None:
+    toy_recipe["optimizer"]["nesterov"] = True
+    tag_core.train(toy_recipe, out=tmp_path / "run")
+    saved = checkpoint.load(last(tmp_path / "run"))
+    del saved["recipe"]["optimizer"]["lr_factors"], saved["recipe"]["train"]["deterministic"]
+    checkpoint.save(last(tmp_path / "run"), saved)
+    tag_core.train(toy_recipe, out=tmp_path / "run", resume=True)
+    del saved["recipe"]["optimizer"]["nesterov"]
+    checkpoint.save(last(tmp_path / "run"), saved)
+    with pytest.raises(CheckpointError, match=r"\(optimizer\.nesterov: was None, is True\)"):
+        tag_core.train(toy_recipe, out=tmp_path / "run", resume=True)
 
 
 def test_a_folder_with_a_training_is_not_overwritten(tmp_path: Path, toy_recipe: dict[str, Any]) -> None:

@@ -326,8 +326,16 @@ def test_the_best_checkpoint_holds_the_weights_of_its_epoch(
 
 def test_an_unknown_score_is_refused_with_the_known_ones(tmp_path: Path, toy_recipe: Recipe) -> None:
     toy_recipe["train"]["best"] = "top2"
+    toy_recipe["train"].update(epochs=3, validate_every=2)
     with pytest.raises(ConfigError, match=r"train\.best: no score 'top2'; there are epoch_loss, val_loss, top1, top5"):
         train(tmp_path / "run", toy_recipe)
+    kept = state(tmp_path / "run")
+    kept["position"]["best"] = 1e9  # as if another score had been gone by
+    torch.save(kept, tmp_path / "run" / "checkpoints" / "last.pt")
+    toy_recipe["train"]["best"] = "top1"
+    trained = tag_core.train(toy_recipe, out=tmp_path / "run", resume=True)
+    assert len(epochs(tmp_path / "run")) == 3
+    assert trained.best is not None
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,9 @@ class Recipe:
     train: TrainOptions
     eval: EvalOptions
 
-    def to_dict(self) -> Tree:
-        """Tables that resolve to this recipe again, every default written out."""
-        tree = {key: _plain(getattr(self, key)) for key in TABLES if getattr(self, key) is not None}
+    def to_dict(self, defaults: bool = True) -> Tree:
+        """Tables that resolve to this recipe again, every component's defaults written out or left out."""
+        tree = {key: _plain(getattr(self, key), defaults) for key in TABLES if getattr(self, key) is not None}
         for name in {"val", "test"}.intersection(self.data) - self.own_source:
             tree["data"][name].pop("source", None)
         tree["data"]["holdout"] = self.holdout
@@ -298,14 +298,21 @@ def _specs(value: Any) -> Iterator[Spec]:
         yield from _specs(item)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, defaults: bool = True) -> Any:
     """What TOML can say."""
     if isinstance(value, Spec):
-        value = {"name": value.entry.name, **value.options}
-    elif isinstance(value, (TrainOptions, EvalOptions)):
-        value = asdict(value)
+        options = {name: _plain(option, defaults) for name, option in value.options.items() if option is not None}
+        if not defaults:
+            standard = {name: default for name, (_, default) in signature(value.target).items()}
+            options = {n: o for n, o in options.items() if o not in (_plain(standard[n]), {"name": standard[n]})}
+        return {"name": value.entry.name, **options}
+    if isinstance(value, (TrainOptions, EvalOptions)):
+        standard = {} if defaults else asdict(type(value)())
+        value = {
+            name: option for name, option in asdict(value).items() if name not in standard or option != standard[name]
+        }
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+        return {str(key): _plain(item, defaults) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item, defaults) for item in value]
     return value if isinstance(value, (bool, int, float, str)) else str(value)

@@ -55,7 +55,7 @@ def _example(entry: Entry) -> str:
         key, value = f"{entry.kind}s", f"'[\"{entry.name}\"]'"
     table, _, place = key.rpartition(".")
     able = ""
-    for recipe in catalog().entries["recipe"].values():
+    for recipe in sorted(catalog().entries["recipe"].values(), key=lambda each: each.plugin != entry.plugin):
         with contextlib.suppress(TagError, TypeError):  # another plugin's recipe may be broken
             text = catalog().recipe_text(recipe)
             command = _train(recipe, text)

@@ -19,7 +19,14 @@ from tag_core.files import atomic
 _FORMAT = 1
 # What changes nothing about the weights, so that a resumed run may set it anew.
 _FREE = ("summary", "paper", "sinks", "eval.", "data.test.", "distribution.")
-_FREE_TRAIN = ("train.workers", "train.timeout", "train.log_every", "train.checkpoint_every")
+_FREE_TRAIN = (
+    "train.workers",
+    "train.timeout",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.best",
+    "train.patience",
+)
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -57,9 +64,9 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def refuse_other_recipe(path: Path, saved: Mapping[str, Any], recipe: Recipe) -> None:
-    """Raises CheckpointError naming every option that differs and matters."""
-    before, now = _flat(saved), _flat(recipe.to_dict())
-    differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    """Raises CheckpointError naming every option that differs and matters; a new one at its default does not."""
+    before, now, chosen = _flat(saved), _flat(recipe.to_dict()), _flat(recipe.to_dict(defaults=False))
+    differing = [key for key in sorted(before.keys() | chosen.keys()) if before.get(key) != now.get(key)]
     differing = [key for key in differing if not key.startswith(_FREE + _FREE_TRAIN)]
     if differing:
         listed = "; ".join(f"{key}: was {before.get(key)!r}, is {now.get(key)!r}" for key in differing)

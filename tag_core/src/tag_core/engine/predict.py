@@ -70,7 +70,13 @@ class Predictor:
         if not self.distribution.is_main:
             return
         options, model = self.recipe.eval, fingerprint(self.recipe, self.task)
-        described = [model, self.inputs, self.recipe.to_dict()["data"]["test"], options.precision, self.classes]
+        described = [
+            model,
+            self.inputs,
+            self.recipe.to_dict(defaults=False)["data"]["test"],
+            options.precision,
+            self.classes,
+        ]
         settings = json.dumps([*described, options.shard_size, self.recipe.output])
         depends_on = hashlib.sha256(settings.encode()).hexdigest()
         mark = folder / "predictions" / "fingerprint.txt"
@@ -138,9 +144,9 @@ def fingerprint(recipe: Recipe, task: nn.Module, *more: object) -> str:
     """Of the model and how it is fed, whatever the inputs: the task's options, the preparation, the weights.
 
     Of a data set that names its ``preparation``, those options alone count. The weights themselves do, since a file
-    may be written anew.
+    may be written anew. Options at their defaults do not, so that one more changes nothing.
     """
-    tables = recipe.to_dict()
+    tables = recipe.to_dict(defaults=False)
     data, counts = tables["data"]["test"], getattr(recipe.data["test"].target, "preparation", None)
     if counts is not None:
         data = {name: data[name] for name in counts if name in data}

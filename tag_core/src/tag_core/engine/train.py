@@ -190,6 +190,8 @@ class Trainer:
             self.ema.load_state_dict(saved["averaged"])
         self.scaler.load_state_dict(saved["scaler"])
         self.position = Position(**saved["position"])
+        if saved["recipe"]["train"]["best"] != self.options.best:
+            self.position.best = None  # it was of another score
         states, rank = saved["random"], self.distribution.rank
         checkpoint.set_random_state(states[rank % len(states)])
         for state in states[rank :: self.distribution.world]:
@@ -355,7 +357,10 @@ class Trainer:
         chosen = self.options.best or default
         name = chosen.removeprefix("-")
         if name not in scores:
-            raise ConfigError(self.recipe.name, [f"train.best: no score {chosen!r}; there are {', '.join(scores)}"])
+            raise ConfigError(
+                self.recipe.name,
+                [f"train.best: no score {chosen!r}; there are {', '.join(scores)}; go on with another and --resume"],
+            )
         if not better(chosen, scores, self.position.best):
             return False
         self.position.best, self.position.best_epoch = scores[name], self.position.epoch

@@ -31,7 +31,8 @@ def read_image(file: str | Path | IO[bytes], source: str = "") -> np.ndarray:
     """A picture as RGB uint8 [H, W, 3], turned as its EXIF orientation says.
 
     Of several pictures in a file (GIF, multi-page TIFF) the first. Transparency is left out, gray is repeated, 16 bits
-    a channel become 8 of them, and CMYK is converted without a colour profile.
+    a channel become 8 of them, floats are of [0, 1] or, where one is above 1, of [0, 255], and CMYK
+    is converted without a colour profile.
 
     Args:
         file: a path, or an open binary file.
@@ -44,7 +45,10 @@ def read_image(file: str | Path | IO[bytes], source: str = "") -> np.ndarray:
         turn = _turn(image)
         if image.mode[0] in "IF":  # 16 or 32 bits, integers or floats
             values = np.asarray(image, dtype=np.float32)
-            top = 65535.0 if image.mode != "F" and (image.mode != "I" or values.max(initial=0) > 255) else 255.0
+            largest = values.max(initial=0)
+            top = {"F": 255.0 if largest > 1 else 1.0, "I": 65535.0 if largest > 255 else 255.0}.get(
+                image.mode, 65535.0
+            )
             image = Image.fromarray((values * (255 / top)).round().clip(0, 255).astype(np.uint8))
         rgb = image.convert("RGB")
         return np.array(rgb if turn is None else rgb.transpose(turn))
