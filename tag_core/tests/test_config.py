@@ -167,6 +167,14 @@ def test_a_component_by_itself_gets_the_same_checks() -> None:
         build_component("backbone", "toy/other", {})
 
 
+def test_options_at_their_defaults_can_be_left_out() -> None:
+    tables = resolve(BASE, ["optimizer.momentum=0.9", "train.epochs=3"]).to_dict(defaults=False)
+    assert tables["task"] == {**BASE["task"], "loss": {"name": "core/cross-entropy"}}
+    assert tables["data"]["train"] == BASE["data"]["train"]
+    assert (tables["optimizer"], tables["metrics"]) == ({"name": "core/sgd"}, [{"name": "core/top-k"}])
+    assert (tables["train"], tables["eval"]) == ({"epochs": 3}, {})
+
+
 def test_a_resolved_recipe_written_as_toml_resolves_to_itself(tmp_path: Path) -> None:
     recipe = resolve(BASE, ["data.val.transforms=[{name = 'toy/crop', size = [2, 3]}]", "task.loss.class_weights=[1]"])
     (tmp_path / "recipe.toml").write_text(tomli_w.dumps(recipe.to_dict()))
