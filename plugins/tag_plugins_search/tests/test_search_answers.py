@@ -92,20 +92,35 @@ def test_scores_are_those_of_a_plain_sort(tmp_path: Path, own: bool) -> None:
     assert shallow["mAP@20"] == pytest.approx(naive(entries, queries, 20)["mAP"])
 
 
-def test_exactness_is_the_share_that_exact_search_finds_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("metric", "scale"), [("cosine", 1.0), ("euclidean", 1e-4), ("euclidean", 1e4)])
+def test_exactness_is_the_share_that_exact_search_finds_too(tmp_path: Path, metric: Any, scale: float) -> None:
     entries, queries = clustered(2000, "e", 0), clustered(100, "q", 1)
+    for record in (*entries, *queries):
+        record.embedding = (scale * np.array(record.embedding)).tolist()
     coarse = {"name": "search/hnsw", "m": 2, "ef_construction": 2, "ef_search": 1}
-    index = IndexFolder.build(tmp_path / "index", entries, coarse)
+    index = IndexFolder.build(tmp_path / "index", entries, coarse, metric=metric)
     index.remove([entries[0].source, entries[7].source])
     found = evaluate(index, iter(queries))
     rows = index.vectors(index.numbers().tolist()).astype(float)
     shares = []
     for query in queries:
-        unit = np.array(query.embedding) / np.linalg.norm(np.array(query.embedding))
-        exact = index.numbers()[np.argsort(-(rows @ unit))[:10]]
+        asked = np.array(query.embedding)
+        far = -(rows @ asked) if metric == "cosine" else np.linalg.norm(rows - asked, axis=1)
+        exact = index.numbers()[np.argsort(far)[:10]]
         shares.append(len(set(exact.tolist()) & set(index.search([query.embedding], 10).numbers[0].tolist())) / 10)
     assert found["exact@10"] == pytest.approx(np.mean(shares))
     assert found["exact@10"] < 0.95
+
+
+def test_an_exact_index_of_long_vectors_near_each_other_is_exact(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(200, 64)) * 10
+    given, asked = (
+        [Record(source=f"{name}{i}", embedding=row.tolist()) for i, row in enumerate(rows + shift)]
+        for name, shift in (("e", 0), ("q", 0.01))
+    )
+    index = IndexFolder.build(tmp_path / "index", given, metric="euclidean")
+    found = evaluate(index, asked)
+    assert [found[f"exact@{k}"] for k in (1, 5, 10)] == [1, 1, 1]
 
 
 def test_expansion_and_re_ranking_reach_the_answers(tmp_path: Path) -> None:

@@ -114,11 +114,23 @@ def test_another_model_s_queries_are_refused(
     for command in (("query", index, "other"), ("eval", index, "other"), ("add", "--embeddings", "other", index)):
         assert run(*command) == 2
         assert "made by another recipe or other weights" in capsys.readouterr().err
-    for override in (f"weights={clips / 'other.pt'}", "data.test.num_segments=4"):
-        assert run("query", index, "eval.workers=0", override, clip) == 2
+    weights, segments = f"weights={clips / 'other.pt'}", "data.test.num_segments=4"
+    for overrides, why in (
+        ([weights], f"{weights} holds other weights (or another version of Tag made the index): give"),
+        ([segments], f"its options are changed by {segments}: leave that out"),
+        ([f"weights={clips / 'net.pt'}", segments], f"its options are changed by {segments}: leave that out"),
+    ):
+        assert run("query", index, "eval.workers=0", *overrides, clip) == 2
         told = capsys.readouterr()
-        assert "another model than the index's" in told.err
+        assert f"another model than the index's: {why}" in told.err
         assert told.out == ""
+    shutil.copy(clips / "net.pt", "kept.pt")
+    shutil.copy(clips / "other.pt", clips / "net.pt")
+    try:
+        assert run("query", index, "eval.workers=0", clip) == 2
+        assert "another model than the index's: its weights file now holds other weights (" in capsys.readouterr().err
+    finally:
+        shutil.copy("kept.pt", clips / "net.pt")
 
 
 def test_weights_that_moved_are_asked_for(clips: Path, index: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,15 +210,42 @@ def test_scores_tell_what_could_not_be_read(tmp_path: Path, capsys: pytest.Captu
     assert run("eval", "index", "some", "--labels", "folder", "--json") == 3
     told = capsys.readouterr()
     assert json.loads(told.out)["queries"] == 2
-    assert "2 queries could not be read: a.png: empty file, and 1 more" in told.err
+    assert "2 queries could not be answered: a.png: empty file, and 1 more" in told.err
     for folder, reason in (
-        ("none", "none: nothing to score: none of the queries could be read: a.png: empty file, and 1 more"),
+        ("none", "none: nothing to score: none of the queries could be answered: a.png: empty file, and 1 more"),
         ("empty", "empty: nothing to score: there is no query"),
     ):
         assert run("eval", "index", folder, "--json") == 2
         told = capsys.readouterr()
         assert reason in told.err
         assert told.out == ""
+
+
+def test_a_query_whose_embedding_cannot_be_compared_is_a_record_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = write_pictures(tmp_path / "pictures", 2)
+    bad = [Record(source="zero.png", embedding=[0.0] * 3), Record(source="nan.png", embedding=[1.0, float("nan"), 1.0])]
+    write_records(tmp_path / "good", records)
+    write_records(tmp_path / "some", [records[0], *bad, records[1]])
+    write_records(tmp_path / "none", bad)
+    assert run("build", "--embeddings", "good", "--labels", "folder", "index") == 0
+    capsys.readouterr()
+    assert run("query", "index", "some") == 3
+    told = capsys.readouterr()
+    found = answers(told.out)
+    assert [record.source for record in found] == [records[0].source, "zero.png", "nan.png", records[1].source]
+    assert ["neighbours" in record.extra for record in found] == [True, False, False, True]
+    assert "all zeros" in str(found[1].error)
+    assert "not finite" in str(found[2].error)
+    assert "2 queries could not be answered: zero.png: its embedding is all zeros" in told.err
+    assert "metric" not in told.err  # which is the index's, and not to be chosen now
+    assert run("eval", "index", "some", "--labels", "folder", "--json") == 3
+    told = capsys.readouterr()
+    assert json.loads(told.out)["queries"] == 2
+    assert "2 queries could not be answered: zero.png" in told.err
+    assert run("eval", "index", "none") == 2
+    assert "none of the queries could be answered: zero.png" in capsys.readouterr().err
 
 
 def test_a_page_overwrites_no_picture_and_tells_those_that_it_cannot_show(

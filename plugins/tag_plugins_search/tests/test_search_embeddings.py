@@ -96,6 +96,13 @@ def test_labels_come_from_folders_files_or_the_records(tmp_path: Path) -> None:
         truths("missing.txt")
 
 
+def test_a_source_without_a_folder_has_no_label_by_folder() -> None:
+    sources = {"a.jpg": None, "./a.jpg": None, "/a.jpg": None, "x/a.jpg": "x", "/x/y/../a.jpg": "x"}
+    given = (Record(source=source, truth="own") for source in [*sources, "../a.jpg"])
+    found = {record.source: record.truth for record in labelled(given, "folder")}
+    assert found == {**sources, "../a.jpg": Path.cwd().parent.name}
+
+
 def test_an_index_without_a_model_cannot_embed() -> None:
     with pytest.raises(UserError, match="does not know its model"):
         list(embed({}, ["a.jpg"]))

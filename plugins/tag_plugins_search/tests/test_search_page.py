@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tag_core.errors import UnreadableInput, UserError
 from tag_core.records import Record
 from tag_plugins_search.answers import search
 from tag_plugins_search.embeddings import labelled
+from tag_plugins_search.evaluation import evaluate
 from tag_plugins_search.page import MOST, write_page
 from tag_plugins_search.store import IndexFolder
 from tag_plugins_search.thumbnails import thumbnail
@@ -83,7 +85,7 @@ def test_a_rank_list_shows_what_was_found_and_whether_it_is_right(tmp_path: Path
         assert "3 wrong" in third[1]
     text = " ".join(page.text.split())
     assert "6 entries in search/flat" in text
-    assert "Of 3 whose label is known, the nearest entry is right for 3 (100.0 %)" in text
+    assert "Of 3 whose label another entry has, the nearest other entry is right for 3 (100.0 %)" in text
 
 
 def test_without_labels_nothing_is_called_right_or_wrong(tmp_path: Path) -> None:
@@ -93,6 +95,29 @@ def test_without_labels_nothing_is_called_right_or_wrong(tmp_path: Path) -> None
     page = Page(tmp_path / "page.html")
     assert {kind for kind, _, _ in page.figures} == {"query", ""}
     assert "right" not in page.text.partition("</style>")[2]
+
+
+def test_the_page_counts_as_the_scores_do(tmp_path: Path) -> None:
+    records = list(labelled(iter(write_pictures(tmp_path / "pictures", 2)), "folder"))
+    for record in records[1::2]:
+        record.embedding = (-np.array(record.embedding)).tolist()  # the nearest other entry is of another colour
+    records[0].truth = None
+    index = IndexFolder.build(tmp_path / "index", records)
+    new = Record(source="new.png", embedding=records[2].embedding, truth="unheard of")
+    seen = Record(source="seen.png", embedding=records[3].embedding, truth="green")
+    queries = [replace(record) for record in (*records, new, seen)]
+    scores = evaluate(index, queries)
+    assert (scores["labelled"], scores["recall@1"]) == (5, 0.2)
+    write_page(tmp_path / "page.html", search(index, queries, 3), index)
+    page = Page(tmp_path / "page.html")
+    told = "Of 5 whose label another entry has, the nearest other entry is right for 1 (20.0 %)"
+    assert told in " ".join(page.text.split())
+    cards = [page.figures[start : start + 4] for start in range(0, 4 * len(queries), 4)]
+    assert {kind for card in (cards[0], cards[1], cards[6]) for kind, _, _ in card[1:]} == {""}, "not counted"
+    for card in cards[2:6]:
+        assert card[1][0] == ""
+        assert "1 itself" in card[1][1]
+    assert cards[7][1][0] == "right"
 
 
 def test_odd_names_lost_files_and_unreadable_queries_are_shown_as_what_they_are(tmp_path: Path) -> None:

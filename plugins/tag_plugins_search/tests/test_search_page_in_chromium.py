@@ -41,8 +41,8 @@ def test_right_and_wrong_are_framed_in_their_colours_around_the_pictures(tmp_pat
         return np.argwhere(np.abs(seen - colour).max(-1) <= tolerance)
 
     right, wrong = (pixels(colour, 2) for colour in FRAMES[theme])
-    below = right[:, 0] > 120  # under the sentence that explains the colours
-    right, wrong = right[below], wrong[wrong[:, 0] > 120]
+    below = right[:, 0] > 150  # under the sentence that explains the colours
+    right, wrong = right[below], wrong[wrong[:, 0] > 150]
     assert len(right) > 2 * 500, "two frames of some hundred pixels' length, three wide"
     assert len(wrong) > 500
     assert right[:, 1].max() < wrong[:, 1].min(), "the right ones come first"

@@ -21,6 +21,7 @@ import tag_core
 from tag_core.cli.main import main
 from tag_core.errors import ConfigError, UserError
 from tag_core.records import Record
+from tag_plugins_search.evaluation import evaluate
 from tag_plugins_search.store import IndexFolder
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
@@ -70,6 +71,13 @@ def test_it_finds_what_numpy_finds(tmp_path: Path, table: dict[str, Any], metric
     assert [record.source for record in index.records([3, 0, -1])] == ["3.jpg", "0.jpg"]
     assert index.records([0])[0] == Record(source="0.jpg", truth="x")
     assert len(index) == 400
+
+
+def test_its_exactness_is_told_of_long_vectors_near_each_other(tmp_path: Path, table: dict[str, Any]) -> None:
+    rows = (np.random.default_rng(0).normal(size=(200, 64)) * 10).astype(np.float32)
+    index = IndexFolder.build(tmp_path / "index", records(rows), {**table, "ef_search": 1001}, metric="euclidean")
+    found = evaluate(index, records(rows + np.float32(0.01), "q"))
+    assert [found[f"exact@{k}"] for k in (1, 5, 10)] == [1, 1, 1]
 
 
 def test_hnsw_is_nearly_exact_and_as_good_as_its_options(tmp_path: Path, table: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from tag_core.errors import ConfigError, RunFolderError, UserError
 from tag_core.records import Record
 from tag_plugins_search import components
 from tag_plugins_search.embeddings import read_embeddings
-from tag_plugins_search.entries import id_of
+from tag_plugins_search.entries import LONGEST, id_of
 from tag_plugins_search.store import IndexFolder
 
 faiss.omp_set_num_threads(1)  # several wait for each other in turns when the processors are busy
@@ -222,7 +223,9 @@ def _bad_records() -> Iterator[Any]:
         yield pytest.param([*good, bad], "x.jpg.*not finite", id=str(number))
     yield pytest.param([*good, Record(source="x.jpg", embedding=[0.0] * DIMENSION)], "x.jpg.*all zeros", id="zeros")
     yield pytest.param([*good, Record(source="1.jpg", embedding=row)], "1.jpg: the id is there twice", id="twice")
-    yield pytest.param([Record(source="x.jpg", embedding=["a"] * DIMENSION)], "x.jpg.*not a list of num", id="text")  # type: ignore[list-item]
+    for name, value in {"text": ["a"] * DIMENSION, "number": 5, "nested": [[1.0]] * DIMENSION}.items():
+        bad = Record(source="x.jpg", embedding=value)  # type: ignore[arg-type]
+        yield pytest.param([bad], "x.jpg.*not a list of num", id=name)
 
 
 @pytest.mark.parametrize(("bad", "told"), list(_bad_records()))
@@ -285,6 +288,27 @@ def test_zeros_are_a_place_like_any_other_for_the_euclidean_metric(tmp_path: Pat
         index.search([[1, 1]], expand=1)
 
 
+def test_the_euclidean_metric_refuses_vectors_whose_squared_distances_leave_float32(tmp_path: Path) -> None:
+    long = [Record(source=f"{i}.jpg", embedding=(1e25 * row).tolist()) for i, row in enumerate(clusters(30))]
+    with pytest.raises(
+        UserError, match=r"^0.jpg: its embedding is .*e\+2\d long: .*; leave it out, or take metric cosine"
+    ):
+        IndexFolder.build(tmp_path / "index", long, metric="euclidean")
+    given = records(clusters(30) / np.float32(100) * np.float32(LONGEST))
+    index = IndexFolder.build(tmp_path / "index", given, metric="euclidean")
+    found = index.search([given[3].embedding], 5, rerank=10)
+    assert found.numbers[0, 0] == 3
+    assert np.isfinite(found.distances).all()
+    opposite = index.search([(-np.array(given[3].embedding)).tolist()], 30)
+    assert np.isfinite(opposite.distances).all()
+    with pytest.raises(UserError, match=r"^0.jpg: its embedding is .* long"):
+        index.add(long[:1])
+    with pytest.raises(UserError, match=r"^query 1: its embedding is .* long: .* leave float32$"):
+        index.search([given[3].embedding, long[3].embedding])
+    by_cosine = IndexFolder.build(tmp_path / "cosine", long)
+    assert (by_cosine.search([record.embedding for record in long], 1, rerank=10).numbers[:, 0] == np.arange(30)).all()
+
+
 def test_of_many_ids_that_are_there_already_the_first_and_the_number_are_told(tmp_path: Path) -> None:
     index = IndexFolder.build(tmp_path / "index", records(clusters(50)))
     again = records(clusters(45), first=30)
@@ -334,6 +358,26 @@ def test_a_folder_that_holds_an_index_is_replaced_only_when_told(tmp_path: Path)
     assert len(list((tmp_path / "index").iterdir())) == 6  # lock, manifest, four files
 
 
+def test_a_build_that_was_killed_is_told_and_replaced(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from test_search_store import IndexFolder, clusters, records
+def dying():
+    yield from records(clusters(5000))
+    os.kill(os.getpid(), signal.SIGKILL)
+IndexFolder.build(sys.argv[1], dying())
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "index")]
+    assert subprocess.run(command, cwd=Path(__file__).parent, check=False).returncode == -signal.SIGKILL
+    with pytest.raises(
+        UserError,
+        match=r"index: no index there yet: a build is not finished \(manifest.json is missing\); .* build again",
+    ):
+        IndexFolder.open(tmp_path / "index")
+    IndexFolder.build(tmp_path / "index", records(clusters(5)))
+    assert len(IndexFolder.open(tmp_path / "index")) == 5
+
+
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match=r"holds something else \(thesis.tex\)"):
@@ -342,8 +386,9 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     for path in (tmp_path, tmp_path / "nowhere", tmp_path / "thesis.tex"):
         with pytest.raises(UserError, match="no index there"):
             IndexFolder.open(path)
-    with pytest.raises(RunFolderError, match="cannot be written"):
-        IndexFolder.build(tmp_path / "thesis.tex", records(clusters(5)))
+    for path in (tmp_path / "thesis.tex", tmp_path / "thesis.tex" / "index"):
+        with pytest.raises(RunFolderError, match=f"^{path}: cannot be written: a file is in the way; name another"):
+            IndexFolder.build(path, records(clusters(5)))
 
 
 @each_index

@@ -184,18 +184,20 @@ def query(
         raise click.UsageError("name at least one QUERY: a picture, a video or RECORDS")
     from tag_plugins_search.answers import search as ask
     from tag_plugins_search.embeddings import labelled
+    from tag_plugins_search.entries import id_of
 
     if html:
         from tag_plugins_search.page import check_page
 
         check_page(html)
-    opened, data, unreadable = _open(index), sys.stdout, 0
+    opened, data, unreadable = _open(index), sys.stdout, dict[str, str]()
     closed: BrokenPipeError | None = None
 
     def printed(answers: Iterator[Record]) -> Iterator[Record]:
-        nonlocal unreadable, closed
+        nonlocal closed
         for record in answers:
-            unreadable += record.error is not None
+            if record.error is not None:
+                unreadable[id_of(record)] = record.error
             try:
                 if not closed:
                     click.echo(record.to_json().encode(), file=data)
@@ -219,9 +221,7 @@ def query(
             pass
     if closed:
         raise closed
-    if unreadable:
-        click.echo(f"{unreadable} queries could not be read", err=True)
-    return 3 if unreadable else 0
+    return _unanswered(unreadable)
 
 
 @search.command("eval")
@@ -242,27 +242,17 @@ def evaluate(
     from tag_plugins_search.evaluation import evaluate as score
 
     opened, unreadable = _open(index), dict[str, str]()
-
-    def readable(queries: Iterator[Record]) -> Iterator[Record]:
-        for record in queries:
-            if record.error is None:
-                yield record
-            else:
-                unreadable[record.source] = record.error
-
-    stream = readable(_progress(labelled(_queries(opened, records, ()), labels)))
-    scores = score(opened, stream, k, expand=expand, alpha=alpha, rerank=rerank)
+    stream = _progress(labelled(_queries(opened, records, ()), labels))
+    scores = score(opened, stream, k, expand=expand, alpha=alpha, rerank=rerank, unreadable=unreadable)
     if not scores["queries"]:
-        why = f"none of the queries could be read: {_first(unreadable)}" if unreadable else "there is no query"
+        why = f"none of the queries could be answered: {_first(unreadable)}" if unreadable else "there is no query"
         raise UserError(f"{records[0]}: nothing to score: {why}")
     known = {name: value for name, value in scores.items() if value is not None}
     click.echo(json.dumps(scores) if as_json else values(known))
     if not scores["labelled"]:
         hint = "is the index built with labels?" if labels else "give labels with --labels"
         click.echo(f"no query has a label that another entry has; {hint}", err=True)
-    if unreadable:
-        click.echo(f"{len(unreadable)} queries could not be read: {_first(unreadable)}", err=True)
-    return 3 if unreadable else 0
+    return _unanswered(unreadable)
 
 
 def _open(index: str) -> IndexFolder:
@@ -317,6 +307,14 @@ def _told(index: IndexFolder, as_json: bool, **done: int) -> int:
     if index.unreadable:
         click.echo(f"left out, for it has no embedding: {_first(index.unreadable)}", err=True)
     return 3 if index.unreadable else 0
+
+
+def _unanswered(queries: Mapping[str, str]) -> int:
+    """Tell those that have no answer; returns the exit code."""
+    if queries:
+        count = "1 query" if len(queries) == 1 else f"{len(queries)} queries"
+        click.echo(f"{count} could not be answered: {_first(queries)}", err=True)
+    return 3 if queries else 0
 
 
 def _first(unreadable: Mapping[str, str]) -> str:

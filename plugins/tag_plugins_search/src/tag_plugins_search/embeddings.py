@@ -8,10 +8,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tag_core.errors import UserError, WeightsError
 from tag_core.records import Record, read_records
+
+if TYPE_CHECKING:
+    from tag_core.engine.predict import Predictor
 
 RECORDS, MODEL = "predictions.jsonl", "model.json"
 log = logging.getLogger("tag")
@@ -69,8 +72,7 @@ def embed(model: Mapping[str, Any], inputs: Sequence[str], overrides: Sequence[s
     try:
         with predictor_for({**model["recipe"], "output": "embedding"}, inputs, overrides) as predictor:
             if fingerprint(predictor.recipe, predictor.task) != model["fingerprint"]:
-                changed = "these options or weights are" if overrides else "its weights file now holds"
-                raise UserError(f"another model than the index's: {changed} different; their embeddings do not compare")
+                raise UserError(f"another model than the index's: {_difference(model, predictor, overrides)}")
             for records in predictor.records(range(len(predictor.inputs))):
                 yield from records
     except WeightsError as error:
@@ -79,12 +81,27 @@ def embed(model: Mapping[str, Any], inputs: Sequence[str], overrides: Sequence[s
         ) from error
 
 
+def _difference(model: Mapping[str, Any], predictor: Predictor, overrides: Sequence[str]) -> str:
+    """What makes the predictor another model, and what to do; the model's own recipe can differ by overrides alone."""
+    from tag_core.config import resolve
+    from tag_core.engine.predict import fingerprint
+
+    own = fingerprint(resolve(model["recipe"], needs=()), predictor.task)
+    if own != fingerprint(predictor.recipe, predictor.task):
+        options = " ".join(each for each in overrides if each.startswith(("task", "data")))
+        return f"its options are changed by {options}: leave that out"
+    given = [each for each in overrides if each.startswith("weights")] or ["its weights file now"]
+    told = f"{given[0]} holds other weights (or another version of Tag made the index)"
+    return f"{told}: give the index's own as weights=FILE, or predict and build again"
+
+
 def labelled(records: Iterator[Record], labels: str) -> Iterator[Record]:
     """The records, each with its true label.
 
     Args:
-        labels: "" keeps what the records say; "folder" is the name of the folder that the source lies in; else a file
-            that lists sources and labels, as ``path label`` lines, or as .csv or .jsonl with columns path and label.
+        labels: "" keeps what the records say; "folder" is the name of the folder that the source lies in, none for a
+            source without one, such as a.jpg; else a file that lists sources and labels, as ``path label`` lines, or
+            as .csv or .jsonl with columns path and label.
 
     Raises:
         UserError: the file cannot be read, or lists none of the sources (after the last).
@@ -97,7 +114,8 @@ def labelled(records: Iterator[Record], labels: str) -> Iterator[Record]:
     path = ""
     for record in records:
         if listed is None:
-            record.truth = Path(os.path.abspath(record.source)).parent.name
+            folder = os.path.dirname(os.path.normpath(record.source))
+            record.truth = Path(os.path.abspath(folder)).name or None if folder else None
         else:
             path = os.path.realpath(record.source)
             total, found = total + 1, found + (path in listed)

@@ -120,6 +120,10 @@ class FileBackend:
                 self._index.load(paths.get("index", paths["vectors"]), paths["vectors"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             problems = [str(error)]
+        self._refuse(problems)
+
+    def _refuse(self, problems: Sequence[str]) -> None:
+        """Raises UserError where there are any."""
         if problems:
             raise UserError(f"{self.folder}: the index is damaged ({'; '.join(problems)}); build it again")
 
@@ -133,8 +137,8 @@ class FileBackend:
     def _write(self, entries: Iterable[Entries], old: Rows | None = None) -> None:
         """The next generation of all files: the old rows and these; removed ones stay so where rows are kept."""
         about, gone = self.manifest, self._gone if old else None
-        if old and (problems := self.verify()):  # a fresh checksum must not hide old damage
-            raise UserError(f"{self.folder}: the index is damaged ({'; '.join(problems)}); build it again")
+        if old:
+            self._refuse(self.verify())  # a fresh checksum must not hide old damage
         name = partial(path_of, self.folder, generation=about.generation + 1)
         with RowsWriter(name, about.dimension, old) as writer:
             for block in entries:
@@ -163,8 +167,7 @@ class FileBackend:
 
     def _entries(self) -> Iterator[Entries]:
         """Those that are not removed, from files that are sound."""
-        if problems := self.verify():
-            raise UserError(f"{self.folder}: the index is damaged ({'; '.join(problems)}); build it again")
+        self._refuse(self.verify())
         numbers = self.numbers()
         for start in range(0, len(numbers), BLOCK):
             part = numbers[start : start + BLOCK].tolist()

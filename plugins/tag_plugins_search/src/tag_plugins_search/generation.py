@@ -80,6 +80,8 @@ def writing(folder: Path) -> Iterator[None]:
                     (folder / LOCK).unlink()
                     with contextlib.suppress(OSError):
                         folder.rmdir()
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RunFolderError(f"{folder}: cannot be written: a file is in the way; name another folder") from error
     except OSError as error:
         hint = "check that you may write there and that its disk has room"
         raise RunFolderError(f"{folder}: cannot be written: {error.strerror or error}; {hint}") from error

@@ -55,9 +55,10 @@ class Manifest:
             version = data["version"]
             known = {name: data[name] for name in (f.name for f in fields(cls))} if version == VERSION else {}
         except (FileNotFoundError, NotADirectoryError):
-            raise UserError(
-                f"{folder}: no index there ({NAME} is missing); make one with 'tag-run search build'"
-            ) from None
+            found, hint = "no index there", "make one with 'tag-run search build'"
+            if any(folder.glob("payload-*.jsonl")):
+                found, hint = "no index there yet: a build is not finished", "if it was killed, build again over it"
+            raise UserError(f"{folder}: {found} ({NAME} is missing); {hint}") from None
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:

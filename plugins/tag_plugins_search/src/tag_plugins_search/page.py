@@ -11,7 +11,8 @@ from jinja2 import Environment, PackageLoader
 from tag_core.errors import UnreadableInput, UserError
 from tag_core.files import write_text
 from tag_core.records import Record
-from tag_plugins_search.entries import box_of
+from tag_plugins_search.entries import box_of, id_of
+from tag_plugins_search.evaluation import Labels
 from tag_plugins_search.store import IndexFolder
 from tag_plugins_search.thumbnails import thumbnail
 
@@ -36,9 +37,10 @@ def check_page(file: str | Path) -> None:
 def write_page(file: str | Path, answers: Iterable[Record], index: IndexFolder, reranked: bool = False) -> int:
     """Write the rank lists of the first 100 answers of :func:`tag_plugins_search.answers.search`.
 
-    Pictures are made from the sources, and lie in the page. Where the labels of a query and of a neighbour are known,
-    it is marked right or wrong. Relative sources of the index's entries are looked for in the folder that it was built
-    in, then in the current one; those of queries the other way round.
+    Pictures are made from the sources, and lie in the page. Queries whose label another entry has are counted, by their
+    nearest neighbour but themselves, as :func:`tag_plugins_search.evaluation.evaluate` does for ``recall@1``; of these,
+    neighbours that have a label are marked right or wrong. Relative sources of the index's entries are looked for in
+    the folder that it was built in, then in the current one; those of queries the other way round.
 
     Args:
         reranked: whether the answers' distances are those of re-ranking.
@@ -53,13 +55,17 @@ def write_page(file: str | Path, answers: Iterable[Record], index: IndexFolder, 
     check_page(file)
     cards: list[dict[str, Any]] = []
     total = labelled = right = 0
+    labels: Labels | None = None
     for record in answers:
         total += 1
-        near = record.extra.get("neighbours", [])
-        known = record.truth is not None and bool(near) and "label" in near[0]
-        labelled, right = labelled + known, right + (known and near[0]["label"] == record.truth)
+        if record.truth is not None:
+            labels = labels or Labels(index)
+        judged = labels is not None and labels.wanted(record) > 0
+        near = [each for each in record.extra.get("neighbours", []) if each["id"] != id_of(record)]
+        if judged and near:
+            labelled, right = labelled + 1, right + (near[0].get("label") == record.truth)
         if len(cards) < MOST:
-            cards.append(_card(record, index.manifest.folder))
+            cards.append(_card(record, index.manifest.folder, judged))
     jinja = Environment(loader=PackageLoader("tag_plugins_search", ""), autoescape=True)
     counts = {"total": total, "labelled": labelled, "right": right}
     manifest = index.manifest
@@ -72,14 +78,15 @@ def write_page(file: str | Path, answers: Iterable[Record], index: IndexFolder, 
     return sum("trouble" in item for card in cards for item in (card, *card["near"]))
 
 
-def _card(record: Record, folder: str) -> dict[str, Any]:
+def _card(record: Record, folder: str, judged: bool) -> dict[str, Any]:
     about = {"source": record.source, "frame": record.frame, "time": record.time}
     about |= {"box": box_of(record), "label": record.truth}
     near = []
     for neighbour in record.extra.get("neighbours", []):
-        both = record.truth is not None and "label" in neighbour
-        right = neighbour.get("label") == record.truth if both else None
-        near.append({**_seen(neighbour, folder, ""), "distance": neighbour["distance"], "right": right})
+        itself = neighbour["id"] == id_of(record)
+        right = neighbour["label"] == record.truth if judged and not itself and "label" in neighbour else None
+        judgement = {"distance": neighbour["distance"], "itself": itself, "right": right}
+        near.append({**_seen(neighbour, folder, ""), **judgement})
     return {"error": record.error, "near": near, **(_seen(about, "", folder) if record.error is None else _told(about))}
 
 
