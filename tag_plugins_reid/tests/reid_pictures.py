@@ -41,7 +41,10 @@ def smallest_data(name: str, folder: Path) -> dict[str, Any]:
     contents = {
         "class-mapping": {"ann": [ann], "bo": [bo]},
         "cuhk03": [{"train": [[ann, 1, 0], [bo, 2, 1]]}],
-        "coco": {"images": [{"id": 0, "file_name": ann}], "annotations": [annotation, annotation]},
+        "coco": {
+            "images": [{"id": 0, "file_name": ann}],
+            "annotations": [annotation, annotation | {"bbox": [0, 0, 5, 9]}],
+        },
     }
     file.write_text(json.dumps(contents[name]) if name in contents else f"{ann} ann 1\n{bo} bo 2\n")
     return {"source": str(file)}

@@ -37,8 +37,21 @@ def test_root_is_the_folder_of_the_pictures(tmp_path: Path) -> None:
 
 
 def test_queries_and_gallery_are_two_files(tmp_path: Path) -> None:
-    query, gallery = write(tmp_path / "q", {"ann": ["1.png"]}), write(tmp_path / "g", {"ann": ["2.png", "3.png"]})
+    for folder in ("q", "g"):
+        write_pictures(tmp_path / folder, ["1.png", "2.png"])
+    query, gallery = write(tmp_path / "q", {"ann": ["1.png"]}), write(tmp_path / "g", {"ann": ["1.png", "2.png"]})
     assert ClassMapping(query, gallery).roles == [0, 1, 1]
+
+
+def test_an_identity_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text('{"ann": ["1.png"], "ann": ["2.png"]}')
+    with pytest.raises(UserError, match=r"m.json: cannot be read as JSON: 'ann' is there twice"):
+        ClassMapping(str(tmp_path / "m.json"))
+
+
+def test_a_mapping_whose_pictures_are_all_missing_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="m.*: its pictures are not there, the first as .*/1.png"):
+        ClassMapping(write(tmp_path, {"ann": ["1.png"]}))
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,14 @@ BOX = {"id": 10, "image_id": 1, "bbox": [1, 2, 4, 6], "instance_id": 77, "catego
 
 
 def write(folder: Path, annotations: list[Any], images: Any = (IMAGE,), **more: Any) -> str:
+    write_pictures(folder, ["a.png"])
     tables = {"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "dress"}], **more}
     (folder / "boxes.json").write_text(json.dumps(tables))
     return str(folder / "boxes.json")
 
 
 def test_every_box_is_a_sample_with_a_key_of_its_own(tmp_path: Path) -> None:
-    (path,) = write_pictures(tmp_path, ["a.png"])
+    path = str(tmp_path / "a.png")
     data = COCOBoxes(write(tmp_path, [BOX, BOX | {"id": 11, "bbox": [0, 0, 8, 12], "instance_id": 5}]))
     assert [data.key(i) for i in range(2)] == [path, f"{path}#2"]
     first, second = data[0], data[1]
@@ -41,9 +42,12 @@ def test_the_identity_is_any_field_or_the_category(tmp_path: Path) -> None:
 
 
 def test_the_camera_is_a_field_of_the_annotation_or_its_picture(tmp_path: Path) -> None:
-    file = write(tmp_path, [BOX, BOX | {"camera": 2}])
+    file = write(tmp_path, [BOX, BOX | {"camera": 2, "bbox": [0, 0, 4, 6], "drawer": "north"}])
+    assert COCOBoxes(file).cameras == [-1, -1]
     assert COCOBoxes(file, camera="camera").cameras == [5, 2]
-    assert COCOBoxes(file, camera="none").cameras == [-1, -1]
+    assert COCOBoxes(file, camera="drawer").cameras == [-1, 0]
+    with pytest.raises(UserError, match="no annotation and no picture has a camera in 'camra'"):
+        COCOBoxes(file, camera="camra")
 
 
 def test_corners_are_rounded_and_kept_in_the_picture(tmp_path: Path) -> None:
@@ -64,7 +68,7 @@ def test_crowds_small_boxes_and_skipped_identities_are_left_out(tmp_path: Path) 
 
 
 def test_queries_and_gallery_are_two_files(tmp_path: Path) -> None:
-    file = write(tmp_path, [BOX, BOX])
+    file = write(tmp_path, [BOX, BOX | {"bbox": [0, 0, 4, 6]}])
     assert COCOBoxes(file, gallery=file).roles == [0, 0, 1, 1]
 
 
@@ -100,8 +104,9 @@ def test_another_json_is_refused(tmp_path: Path, annotations: list[Any], more: d
 
 
 @pytest.mark.skipif(not COCO.is_file(), reason="no COCO annotations here")
-def test_boxes_of_real_coco_annotations_are_those_that_numpy_finds_large_enough() -> None:
+def test_boxes_of_real_coco_annotations_are_those_that_numpy_finds_large_enough(tmp_path: Path) -> None:
     tables = json.loads(COCO.read_text())
+    write_pictures(tmp_path, [image["file_name"] for image in tables["images"]])
     sizes = {image["id"]: (image["width"], image["height"]) for image in tables["images"]}
     wanted = []
     for found in tables["annotations"]:
@@ -109,4 +114,6 @@ def test_boxes_of_real_coco_annotations_are_those_that_numpy_finds_large_enough(
         corners = np.concatenate([np.rint(low), np.minimum(np.rint(high), sizes[found["image_id"]])])
         if not found["iscrowd"] and (corners[2:] - corners[:2]).min() >= 32:
             wanted.append(tuple(corners.astype(int).tolist()))
-    assert [row.box for row in COCOBoxes(str(COCO), identity="category", min_side=32).rows] == wanted
+    assert [
+        row.box for row in COCOBoxes(str(COCO), root=str(tmp_path), identity="category", min_side=32).rows
+    ] == wanted

@@ -12,6 +12,7 @@ from tag_core.errors import UserError
 from tag_plugins_reid.losses.arcface import ArcFace
 from tag_plugins_reid.losses.sum import Sum
 from tag_plugins_reid.losses.triplet import Triplet
+from tag_plugins_reid.losses.xbm import XBM
 from tag_plugins_reid.losses.xbm_softmax import XBMSoftmax
 from tag_plugins_reid.models.small import SmallNet
 from tag_plugins_reid.tasks.embedding import Embedding
@@ -213,6 +214,48 @@ def test_a_task_pickles_and_keeps_the_normalisation_out_of_its_state():
 def test_options_that_make_no_sense_are_refused(options, told):
     with pytest.raises(ValueError, match=told):
         build(**options)
+
+
+def test_a_backbone_without_maps_is_refused_with_its_name():
+    backbone = nn.Linear(3, 4)
+    backbone.feature_dim = 4
+    with pytest.raises(ValueError, match=r"Embedding needs a backbone with maps\(pictures\).*; Linear has none"):
+        Embedding(backbone, CrossEntropy(), CLASSES)
+
+
+def test_a_loss_that_takes_what_nothing_gives_is_refused():
+    loss = nn.Module()
+    loss.takes = "feature"
+    with pytest.raises(ValueError, match="takes is logits, cosines, features or all, not 'feature'"):
+        build(loss)
+
+
+def test_a_loss_of_ones_own_may_take_all_that_there_is():
+    class Everything(nn.Module):
+        takes = "all"
+
+        def forward(self, given, labels):
+            self.given = {name: list(value.shape) for name, value in given.items()}
+            return given["features"].sum()
+
+    task = build(Everything())
+    task(batch(label=LABELS))
+    table = {"features": [6, 8], "embeddings": [6, 8], "class_weights": [3, 8], "logits": [6, 3], "cosines": [6, 3]}
+    assert task.loss.given == table
+
+
+def test_a_memory_of_another_width_is_refused_before_the_training_begins():
+    loss = Sum([CrossEntropy(), XBM(Triplet(), dim=7)])
+    with pytest.raises(UserError, match="task.loss: its memory is for features of 7 numbers, these have 5; .* dim=5"):
+        build(loss, neck="bnneck", dim=5)
+
+
+def test_a_neck_cannot_be_trained_on_a_single_picture_and_says_the_way_out():
+    task = build(neck="bnneck")
+    one = {"image": batch()["image"][:1], "source": ["u"], "label": LABELS[:1]}
+    with pytest.raises(UserError, match="set train.drop_last=true, or another train.batch_size"):
+        task.train()(one)
+    assert task.eval().predict(one)["embedding"].shape == (1, 8)
 
 
 def test_the_defaults_of_pytorch_reid_are_options():

@@ -10,6 +10,7 @@ from tag_core.errors import UserError
 from tag_plugins_reid.losses.arcface import ArcFace
 from tag_plugins_reid.losses.sum import Sum
 from tag_plugins_reid.losses.triplet import Triplet
+from tag_plugins_reid.losses.xbm import XBM
 from tag_plugins_reid.losses.xbm_softmax import XBMSoftmax
 from tag_plugins_reid.models.small import SmallNet
 from tag_plugins_reid.tasks.pcb import PCB
@@ -139,8 +140,17 @@ def test_dropout_lies_before_or_behind_the_reduction():
 def test_a_memory_for_one_classifier_and_wrong_numbers_are_refused():
     with pytest.raises(ValueError, match="XBMSoftmax is for reid/embedding"):
         build(XBMSoftmax(ArcFace(), dim=5, size=8))
+    with pytest.raises(UserError, match="features of 5 numbers, these have 20; set its dim=20"):
+        build(XBM(Triplet(), dim=5), whole=True)
     with pytest.raises(ValueError, match="parts and dim must be at least 1"):
         build(parts=0)
+
+
+def test_stripes_of_their_own_norm_cannot_be_trained_on_a_single_picture():
+    one = {"image": batch()["image"][:1], "label": LABELS[:1]}
+    assert build().train()(one)["loss"].isfinite()
+    with pytest.raises(UserError, match=r"set train.drop_last=true"):
+        build(shared=False).train()(one)
 
 
 def test_the_published_sizes_and_pytorch_reids_are_options():

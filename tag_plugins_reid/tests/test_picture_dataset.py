@@ -47,8 +47,8 @@ def test_classes_are_the_identities_sorted_and_labels_their_indices() -> None:
 
 
 def test_identities_that_were_not_trained_on_keep_their_name_and_have_no_label(tmp_path: Path) -> None:
-    (path,) = write_pictures(tmp_path, ["a.png"])
-    data = dataset([Row(path, "new"), Row(path, "old")], classes=["old"])
+    new, old = write_pictures(tmp_path, ["a.png", "b.png"])
+    data = dataset([Row(new, "new"), Row(old, "old")], classes=["old"])
     assert [(data[i]["identity"], data[i]["label"]) for i in range(2)] == [("new", -1), ("old", 0)]
 
 
@@ -58,8 +58,9 @@ def test_with_a_gallery_the_source_holds_the_queries_and_nothing_has_a_label() -
     assert [data.label(i) for i in range(3)] == [-1, -1, -1]
 
 
-def test_a_picture_that_comes_twice_has_two_keys() -> None:
-    data = dataset([Row("a.png", "1"), Row("a.png", "2"), Row("b.png", "2"), Row("a.png", "2")])
+def test_boxes_of_one_picture_have_a_key_each() -> None:
+    boxes = [Row("a.png", "1"), Row("a.png", "2", box=(0, 0, 1, 1)), Row("b.png", "2")]
+    data = dataset([*boxes, Row("a.png", "2", box=(0, 0, 2, 2))])
     assert [data.key(i) for i in range(4)] == ["a.png", "a.png#2", "b.png", "a.png#3"]
 
 
@@ -155,17 +156,48 @@ def test_an_error_says_whether_the_queries_or_the_gallery_are_meant(tmp_path: Pa
 
 
 def test_pictures_that_are_query_and_gallery_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", "tag")
     dataset([Row("q.png", "1")], [Row("g.png", "1")])
     dataset([Row("q.png", "1", box=(0, 0, 1, 1))], [Row("q.png", "1", box=(0, 0, 2, 2))])
     dataset([Row("q.png", "1", "7")], [Row("q.png", "1", "7")])
-    dataset([Row("a.png", "1"), Row("a.png", "2")])
     assert caplog.messages == []
     dataset([Row("q.png", "1"), Row("r.png", "2"), Row("s.png", "2")], [Row("./q.png", "1"), Row("s.png", "2")])
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("2 pictures are both query and gallery, and each finds itself")
 
 
+def test_a_picture_that_is_listed_again_counts_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", "tag")
+    data = dataset([Row("a.png", "1"), Row("b.png", "2"), Row("./a.png", "1"), Row("a.png", "1", box=(0, 0, 1, 1))])
+    assert [data.key(i) for i in range(len(data))] == ["a.png", "b.png", "a.png#2"]
+    assert caplog.messages == ["pictures listed again: 1 (such as ./a.png); each counts once"]
+
+
+def test_a_picture_of_two_identities_stays_as_both_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", "tag")
+    data = dataset([Row("a.png", "ann"), Row("./a.png", "bo"), Row("c.png", "ann")])
+    assert len(data) == 3
+    dataset([Row("a.png", "ann", box=(0, 0, 1, 1)), Row("a.png", "bo", box=(0, 0, 1, 1))])
+    told = "pictures listed under two identities: 1"
+    assert caplog.messages == [f"{told} ({path} as 'ann' and 'bo'); both stay" for path in ("./a.png", "a.png")]
+    dataset([Row("a.png", "ann", box=(0, 0, 1, 1)), Row("a.png", "bo", box=(0, 0, 1, 2))])
+    assert len(caplog.messages) == 2
+
+
+def test_how_the_data_were_understood_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tag")
+    rows = [Row("a.png", "ann", "3"), Row("b.png", "bo", "4"), Row("c.png", "ann")]
+    dataset(rows)
+    dataset([Row("q.png", "ann")], [Row("g.png", "bo"), Row("h.png", "cid"), Row("j.png", "-1", role=JUNK)])
+    PictureDataset(["a.png"], None, False, None, [], list)
+    assert caplog.messages == [
+        "queries: 3 pictures, 2 identities, 2 cameras",
+        "queries: 1 queries, 2 in the gallery, 3 identities, no cameras",
+    ]
+
+
 def test_a_single_identity_is_told_unless_it_is_looked_for_in_a_gallery(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", "tag")
     one = [Row("a.png", "apple"), Row("b.png", "apple")]
     dataset(one, classes=["apple"])
     dataset(one, [Row("g.png", "apple")])

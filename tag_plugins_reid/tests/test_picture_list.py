@@ -19,6 +19,7 @@ def listed(data: PictureList) -> list[tuple[str, str, int]]:
 
 
 def write(folder: Path, name: str, text: str) -> str:
+    write_pictures(folder, ["a.png"])
     (folder / name).write_text(text)
     return str(folder / name)
 
@@ -60,13 +61,32 @@ def test_cameras_need_not_be_read(tmp_path: Path, name: str) -> None:
 
 
 def test_queries_and_gallery_are_two_lists(tmp_path: Path) -> None:
-    data = PictureList(write(tmp_path, "q.txt", "a.png ann"), gallery=write(tmp_path, "g.txt", "b.png ann\nc.png bo"))
+    data = PictureList(write(tmp_path, "q.txt", "a.png ann"), gallery=write(tmp_path, "g.txt", "a.png ann\nc.png bo"))
     assert data.roles == [0, 1, 1]
 
 
 def test_root_is_the_folder_of_the_pictures(tmp_path: Path) -> None:
-    data = PictureList(write(tmp_path, "q.txt", "a.png ann"), root="pictures")
-    assert data.key(0) == "pictures/a.png"
+    (path,) = write_pictures(tmp_path / "pictures", ["b.png"])
+    data = PictureList(write(tmp_path, "q.txt", "b.png ann"), root=str(tmp_path / "pictures"))
+    assert data.key(0) == path
+
+
+def test_a_list_whose_first_pictures_are_all_missing_is_refused_at_once(tmp_path: Path) -> None:
+    told = "q.txt: its pictures are not there, the first as .*/gone.png; paths are relative to the option root"
+    with pytest.raises(UserError, match=told) as caught:
+        PictureList(write(tmp_path, "q.txt", "gone.png ann\nlost.png bo"))
+    assert "separated" not in str(caught.value)
+    with pytest.raises(UserError, match=r"folders are separated by /, not by \\$"):
+        PictureList(write(tmp_path, "q.txt", "one\\a.png ann"))
+    assert len(PictureList(write(tmp_path, "q.txt", "gone.png ann\na.png bo"))) == 2  # which reading then records
+
+
+def test_a_camera_column_that_no_row_has_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, "t.csv", "path,identity,cam\na.png,ann,1\nb.png,ann,\n")
+    assert PictureList(file).cameras == [-1, -1]
+    assert PictureList(file, camera_column="cam").cameras == [1, -1]
+    with pytest.raises(UserError, match="no value in column 'kam'; choose camera_column among path, identity, cam"):
+        PictureList(file, camera_column="kam")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ SIZES = {
     "arcface": (256, 256),
     "arcface-xbm": (256, 256),
     "taobao": (374, 214),
-    "omniglot": (48, 48),
+    "omniglot": (40, 40),
     "small": (64, 64),
 }
 QUICK = ["train.epochs=2", "train.workers=0", "eval.workers=0", "train.batch_size=8", "train.validate_every=1"]

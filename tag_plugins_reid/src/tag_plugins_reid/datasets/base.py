@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -87,10 +87,11 @@ class PictureDataset:
             found = [(row, BOTH if gallery is None else QUERY) for row in rows]
             rows = _read_all(gallery or [], read_gallery or read, "gallery: " * apart)
             found += [(row, GALLERY) for row in rows]
+            found = _once((row, role if row.role is None else row.role) for row, role in found)
         else:
             found = [(Row(path), BOTH) for path in self.expand(as_list(source))]
         self.rows = [row for row, _ in found]
-        self.roles = [role if row.role is None else row.role for row, role in found]
+        self.roles = [role for _, role in found]
         self.cameras = camera_numbers([row.camera for row in self.rows])
         if classes is None:
             classes = sorted({row.identity for row, role in zip(self.rows, self.roles, strict=True) if role != JUNK})
@@ -98,9 +99,19 @@ class PictureDataset:
                 hint = "nothing is told apart from it; are the names of the identities elsewhere, as in a folder above?"
                 log.warning("%s: has one identity alone (%s); %s", source, classes[0] or "without a name", hint)
         self._warn_of_pictures_in_both()
+        if labelled:
+            log.info("%s: %s", source, self._counts())
         self.classes = list(classes) if labelled else []
         self._index = {name: index for index, name in enumerate(self.classes)}
         self._keys = unique([row.path for row in self.rows])
+
+    def _counts(self) -> str:
+        """How the data were understood: ``3 queries, 5 in the gallery, 4 identities, no cameras``."""
+        named = ((BOTH, "pictures"), (QUERY, "queries"), (GALLERY, "in the gallery"))
+        counts = [f"{count} {name}" for role, name in named if (count := self.roles.count(role))]
+        identities = {row.identity for row, role in zip(self.rows, self.roles, strict=True) if role != JUNK}
+        cameras = len(set(self.cameras) - {-1}) or "no"
+        return ", ".join([*counts, f"{len(identities)} identities", f"{cameras} cameras"])
 
     def _warn_of_pictures_in_both(self) -> None:
         sides: list[dict[tuple[str, Box | None], str]] = [{}, {}]
@@ -163,6 +174,38 @@ def _read_all(sources: Source, read: Read, option: str) -> list[Row]:
         return [row for each in as_list(sources) for row in read(each)]
     except UserError as error:
         raise UserError(f"{option}{error}") from error
+
+
+def _once(found: Iterable[tuple[Row, int]]) -> list[tuple[Row, int]]:
+    """Rows with their roles, without those that are listed again; a picture of two identities stays as both."""
+    first: dict[tuple[str, Box | None, int], Row] = {}
+    kept, again, two = dict[tuple[str, Box | None, int, str], Row](), list[str](), list[str]()
+    for row, role in found:
+        key = (os.path.abspath(row.path), row.box, role)
+        if kept.setdefault((*key, row.identity), row) is not row:
+            again.append(row.path)
+        elif (before := first.setdefault(key, row)) is not row:
+            two.append(f"{row.path} as {before.identity!r} and {row.identity!r}")
+    if again:
+        log.warning("pictures listed again: %d (such as %s); each counts once", len(again), again[0])
+    if two:
+        log.warning("pictures listed under two identities: %d (%s); both stay", len(two), two[0])
+    return [(row, role) for (_, _, role, _), row in kept.items()]
+
+
+def present(rows: list[Row], file: str) -> list[Row]:
+    """The rows that a file lists.
+
+    Raises:
+        UserError: not one of the pictures is there.
+    """
+    if rows and not any(os.path.exists(row.path) for row in rows):
+        hint = "; folders are separated by /, not by \\" * ("\\" in rows[0].path)
+        raise UserError(
+            f"{file}: its pictures are not there, the first as {rows[0].path}; paths are relative to the option root, "
+            f"by default to the folder of this file{hint}"
+        )
+    return rows
 
 
 def crop(image: np.ndarray, row: Row, key: str) -> np.ndarray:
@@ -241,10 +284,19 @@ def read_json(path: str) -> Any:
     """What a JSON file holds.
 
     Raises:
-        UserError: it cannot be read, or is no JSON.
+        UserError: it cannot be read, is no JSON, or has one name twice in an object.
     """
     try:
-        return json.loads(Path(path).read_text("utf-8-sig"))
+        return json.loads(Path(path).read_text("utf-8-sig"), object_pairs_hook=_unique_names)
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path}: cannot be read as JSON: {why}") from None
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:40]!r} is there twice, and one would be lost; make it one")
+        found[name] = value
+    return found

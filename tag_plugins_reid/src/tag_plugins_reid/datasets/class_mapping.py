@@ -8,7 +8,7 @@ from re import Pattern
 
 from tag_core.errors import UserError
 from tag_core.kinds import Transform
-from tag_plugins_reid.datasets.base import PictureDataset, Row, camera_of, compiled, read_json
+from tag_plugins_reid.datasets.base import PictureDataset, Row, camera_of, compiled, present, read_json
 
 
 class ClassMapping(PictureDataset):
@@ -42,7 +42,7 @@ def read_mapping(source: str, root: str | None, camera: Pattern[str] | None) -> 
     """The rows of one file.
 
     Raises:
-        UserError: it is missing, no such JSON, or holds an identity without a picture.
+        UserError: it is missing, no such JSON, holds an identity without a picture, or none of its pictures is there.
     """
     file = os.path.join(source, "class_mapping.json") if os.path.isdir(source) else source
     mapping = read_json(file)
@@ -54,4 +54,4 @@ def read_mapping(source: str, root: str | None, camera: Pattern[str] | None) -> 
             raise UserError(f"{file}: identity {identity[:40]!r} needs a list of one path at least")
         whole = [os.path.join(folder, path) for path in paths]
         rows += [Row(path, identity, camera_of(path, camera)) for path in whole]
-    return rows
+    return present(rows, file)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tag_core.errors import UserError
 from tag_core.kinds import Transform
-from tag_plugins_reid.datasets.base import Box, PictureDataset, Row, read_json
+from tag_plugins_reid.datasets.base import Box, PictureDataset, Row, present, read_json
 
 
 class COCOBoxes(PictureDataset):
@@ -56,7 +56,7 @@ def read_boxes(
     """The rows of one file; the options are those of the data set.
 
     Raises:
-        UserError: naming the annotation without a box, picture or identity.
+        UserError: naming the annotation without a box, picture or identity, or the field of cameras that none has.
     """
     tables = read_json(file)
     if not isinstance(tables, dict) or not all(isinstance(tables.get(k), list) for k in ("images", "annotations")):
@@ -90,7 +90,9 @@ def read_boxes(
         )
     if not rows:
         raise UserError(f"{file}: not one box is left of {len(tables['annotations'])} annotations")
-    return rows
+    if camera and not any(row.camera for row in rows):
+        raise UserError(f"{file}: no annotation and no picture has a camera in {camera!r}; name another field, or none")
+    return present(rows, file)
 
 
 def _by_id(file: str, tables: dict[str, Any], table: str) -> dict[Any, dict[str, Any]]:

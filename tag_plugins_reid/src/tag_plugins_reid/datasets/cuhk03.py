@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tag_core.errors import UserError
 from tag_core.kinds import Transform
-from tag_plugins_reid.datasets.base import PictureDataset, Row, read_json
+from tag_plugins_reid.datasets.base import PictureDataset, Row, present, read_json
 
 Part = Literal["train", "query", "gallery"]
 Listed = list[tuple[str, str, str]]
@@ -54,11 +54,11 @@ def read_split(file: str, part: Part, split_id: int, root: str | None) -> list[R
     """The rows of a part of a split.
 
     Raises:
-        UserError: the file is missing, or no such split file.
+        UserError: the file is missing, no such split file, or none of its pictures is there.
     """
     folder = os.path.dirname(file) if root is None else root
     listed = _from_mat(file, part) if file.endswith(".mat") else _from_json(file, part, split_id)
-    return [Row(os.path.join(folder, path), identity, camera) for path, identity, camera in listed]
+    return present([Row(os.path.join(folder, path), identity, camera) for path, identity, camera in listed], file)
 
 
 def _from_json(file: str, part: Part, split_id: int) -> Listed:

@@ -10,7 +10,7 @@ from functools import partial
 from tag_core.errors import UserError
 from tag_core.kinds import Transform
 from tag_core.media.sources import read_lines, read_table
-from tag_plugins_reid.datasets.base import PictureDataset, Row
+from tag_plugins_reid.datasets.base import PictureDataset, Row, present
 
 TABLES = (".csv", ".tsv", ".jsonl", ".json")
 SEPARATOR = re.compile(r"\t|, ")
@@ -30,7 +30,8 @@ class PictureList(PictureDataset):
         classes: identities in index order; default: those listed, sorted.
         path_column: of a table: the column with the picture's path.
         identity_column: of a table: the column with its identity.
-        camera_column: of a table: the column with its camera, if there is one; empty: no cameras, from a list either.
+        camera_column: of a table: the column with its camera; 'camera' need not be there; empty: no cameras, from a
+            list either.
         transforms: applied in order to uint8 [3, H, W].
     """
 
@@ -61,7 +62,7 @@ def read_list(file: str, root: str | None, columns: tuple[str, str, str]) -> lis
     rows = [Row(os.path.join(folder, path), who, where if columns[2] else "") for path, who, where in found]
     if not rows:
         raise UserError(f"{file}: nothing is listed in it")
-    return rows
+    return present(rows, file)
 
 
 def _rows_of_list(file: str) -> Iterator[tuple[str, str, str]]:
@@ -73,10 +74,17 @@ def _rows_of_list(file: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _rows_of_table(file: str, columns: tuple[str, str, str]) -> Iterator[tuple[str, str, str]]:
+    lacking = columns[2] not in ("", "camera")
     for where, row in read_table(file):
         path, identity, camera = ("" if row.get(name) is None else str(row[name]).strip() for name in columns)
         for option, name, value in zip(("path", "identity"), columns, (path, identity), strict=False):
             if not value:
                 have = ", ".join(map(str, row))
                 raise UserError(f"{where}: no value in column {name!r}; choose {option}_column among {have}")
+        lacking = lacking and not camera
         yield path, identity, camera
+    if lacking:
+        have = ", ".join(map(str, row))
+        raise UserError(
+            f"{file}: no value in column {columns[2]!r}; choose camera_column among {have}, or leave it out"
+        )

@@ -44,12 +44,8 @@ class Memory(nn.Module):
         Raises:
             UserError: the features have another dimension.
         """
-        size, dim = self.features.shape
-        if features.shape[1] != dim:
-            raise UserError(
-                f"loss: its memory is for features of {dim} numbers, these have {features.shape[1]}; "
-                f"set its dim={features.shape[1]}"
-            )
+        self.check(features.shape[1])
+        size = len(self.features)
         count, first = len(labels), 0
         if dist.is_initialized():
             if nn.parallel.DistributedDataParallel._get_active_ddp_module() is None:  # type: ignore[no-untyped-call]
@@ -63,6 +59,13 @@ class Memory(nn.Module):
         self.batches += 1
         places[:spare] = -1
         return places[first : first + count]
+
+    def check(self, width: int) -> None:
+        """Raises UserError for features of another width."""
+        if width != (dim := self.features.shape[1]):
+            raise UserError(
+                f"task.loss: its memory is for features of {dim} numbers, these have {width}; set its dim={width}"
+            )
 
     def filled(self) -> Tensor:
         """The share of places that count."""

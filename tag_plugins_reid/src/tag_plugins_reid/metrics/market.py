@@ -150,7 +150,7 @@ def _reason(queries: Pictures, gallery: Pictures) -> str:
     same = np.bincount(gallery.identities, minlength=queries.identities.max() + 1)[queries.identities]
     if (same > np.isin(queries.numbers, gallery.numbers)).any():
         return "all others of their identities are from their own camera; see the data's camera, or camera_filter=false"
-    return "no identity has a second picture"
+    return "no identity has a second picture; give two of each at least, by data.val.source or data.test.source"
 
 
 def _list(values: Any) -> list[Any]:

@@ -20,7 +20,8 @@ class ResNet(nn.Module):
         depth: layers.
         last_stride: of the last stage; 1 doubles the last map to a sixteenth of the picture ("Beyond Part Models",
             ECCV 2018, section 3.1), 2 is the original network.
-        pretrained: start from torchvision's ImageNet weights, fetched once.
+        pretrained: start from torchvision's first ImageNet weights (IMAGENET1K_V1), which published results
+            started from; fetched once.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class ResNet(nn.Module):
             WeightsError: they cannot be fetched.
         """
         if self._pretrained:
-            net = from_library(self._name, lambda: torchvision.models.get_model(self._name, weights="DEFAULT"))
+            net = from_library(self._name, lambda: torchvision.models.get_model(self._name, weights="IMAGENET1K_V1"))
             self.load_state_dict({k: v for k, v in net.state_dict().items() if not k.startswith("fc.")})
 
     def maps(self, pictures: Tensor) -> Tensor:

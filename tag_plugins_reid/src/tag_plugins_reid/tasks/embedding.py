@@ -69,6 +69,7 @@ class Embedding(PictureTask):
         self.classes, self.normalize, self.turns, self.views = list(classes), normalize, turns, views
         self.pool = Pool(pool)
         width = dim or backbone.feature_dim
+        self.check_memories(width)
         self.reduce: nn.Module = nn.Identity()
         if dim or neck == "linear":
             self.reduce = reduction(backbone.feature_dim, width, bias=neck == "linear")

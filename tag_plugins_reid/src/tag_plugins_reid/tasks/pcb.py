@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from tag_core.errors import UserError
 from tag_core.kinds import Backbone, Batch, Loss, Outputs
-from tag_plugins_reid.tasks.pictures import IMAGENET_MEAN, IMAGENET_STD, RGB, Classifier, PictureTask, reduction
+from tag_plugins_reid.tasks.pictures import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    RGB,
+    BatchNorm,
+    Classifier,
+    PictureTask,
+    reduction,
+)
 from tag_plugins_reid.tasks.pooling import Pool, Pooling
 
 
@@ -69,6 +77,7 @@ class PCB(PictureTask):
         self.classes, self.parts, self.stripes, self.whole = list(classes), parts, stripes, whole
         self.embedding, self.normalize = embedding, normalize
         branches = parts + whole
+        self.check_memories(dim * branches)
         self.pools = nn.ModuleList(Pool(pool) for _ in range(branches))
         self.groups = [parts, 1][: 1 + whole] if shared else [1] * branches
         self.reducers = nn.ModuleList(self._reducer(backbone.feature_dim, dim, norm) for _ in self.groups)
@@ -81,7 +90,7 @@ class PCB(PictureTask):
     @staticmethod
     def _reducer(inputs: int, dim: int, norm: bool) -> nn.Module:
         linear = reduction(inputs, dim, bias=not norm)
-        return nn.Sequential(linear, nn.BatchNorm1d(dim), nn.ReLU()) if norm else linear
+        return nn.Sequential(linear, BatchNorm(dim), nn.ReLU()) if norm else linear
 
     def pooled(self, pictures: Tensor) -> list[Tensor]:
         """[N, 3, H, W] to the pooled features [N, D] of each branch.

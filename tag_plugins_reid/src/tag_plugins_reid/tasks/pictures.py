@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tag_core.errors import UserError
 from tag_core.kinds import Backbone, Batch, Loss, Outputs
 from tag_core.records import Record
+from tag_plugins_reid.losses.memory import Memory
 
 RGB = tuple[float, float, float]
 IMAGENET_MEAN: RGB = (0.485, 0.456, 0.406)
@@ -27,6 +28,9 @@ class PictureTask(nn.Module):
     def __init__(self, backbone: Backbone, loss: Loss, mean: RGB, std: RGB) -> None:
         if min(std) <= 0:
             raise ValueError(f"std must be above 0, got {std}")
+        if not hasattr(backbone, "maps"):
+            needed = "a backbone with maps(pictures): [N, 3, H, W] to [N, feature_dim, h, w]"
+            raise ValueError(f"{type(self).__name__} needs {needed}; {type(backbone).__name__} has none")
         super().__init__()
         self.backbone: Any = backbone
         self.loss: Any = loss
@@ -52,6 +56,16 @@ class PictureTask(nn.Module):
         """The softmax of logits, or of cosines [N, C] at the scale of the loss that takes them."""
         scale = next((part.scale for part in self._losses() if hasattr(part, "scale")), 1.0)
         return (logits * (scale if self.decides == "cosines" else 1.0)).softmax(1)
+
+    def check_memories(self, width: int) -> None:
+        """Refuse a loss that remembers features or embeddings of another width than this task's.
+
+        Raises:
+            UserError: naming the width.
+        """
+        for part in self._losses():
+            if isinstance(part, Memory):
+                part.check(width)
 
     def _losses(self) -> list[Any]:
         return list(self.loss.modules()) if isinstance(self.loss, nn.Module) else []
@@ -82,10 +96,17 @@ class Classifier(nn.Linear):
 
 
 def takes(loss: Any) -> set[str]:
-    """What a loss, or any part of a sum of losses, is to be given: of "logits", "cosines" and "features"."""
-    if (wanted := getattr(loss, "takes", "logits")) != "all":
+    """What a loss, or any part of a sum of losses, is to be given: of "logits", "cosines" and "features".
+
+    Raises:
+        ValueError: it says something else.
+    """
+    wanted = getattr(loss, "takes", "logits")
+    if wanted in ("logits", "cosines", "features"):
         return {wanted}
-    return {each for part in getattr(loss, "losses", None) or [loss.loss] for each in takes(part)}
+    if wanted != "all":
+        raise ValueError(f"loss {type(loss).__name__}: takes is logits, cosines, features or all, not {wanted!r}")
+    return {each for part in getattr(loss, "losses", None) or [getattr(loss, "loss", None)] for each in takes(part)}
 
 
 def reduction(inputs: int, outputs: int, bias: bool) -> nn.Linear:
@@ -97,8 +118,24 @@ def reduction(inputs: int, outputs: int, bias: bool) -> nn.Linear:
     return layer
 
 
-def batch_norm(dim: int) -> nn.BatchNorm1d:
+class BatchNorm(nn.BatchNorm1d):
+    """Of features [N, D].
+
+    Raises:
+        UserError: there is one row to train on, which has no variance.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.training and len(features) == 1:
+            raise UserError(
+                "batch norm cannot train on one picture, all that a process has of this batch; set "
+                "train.drop_last=true, or another train.batch_size"
+            )
+        return super().forward(features)
+
+
+def batch_norm(dim: int) -> BatchNorm:
     """Of the neck: its bias stays 0, so that cosines are taken around the origin (BNNeck, CVPRW 2019, section 3.5)."""
-    norm = nn.BatchNorm1d(dim)
+    norm = BatchNorm(dim)
     norm.bias.requires_grad_(False)
     return norm
