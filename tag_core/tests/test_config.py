@@ -118,6 +118,10 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("task={name = 'toy/arrays', thing = 1}", "task.thing: a recipe cannot set this option"),
         ("task.extra={}", "task.extra: required: the name of a backbone, or a table with 'name'"),
         ("task.extra=3", "task.extra: no backbone named '3'"),
+        (
+            "metrics=[{name='a'",
+            "metrics: expected a list of metric components, got \"[{name='a'\" (text, no valid TOML)",
+        ),
         ("data=[3]", "data: expected a table, got [3]"),
         ("train=[]", "train: expected a table, got []"),
         ("train.ema_decay=1", "train.ema_decay must be less than 1, got 1.0"),

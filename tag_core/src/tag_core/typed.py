@@ -80,4 +80,5 @@ def check_type(annotation: Any, value: Any) -> Any:
 
 def show_value(value: Any) -> str:
     text = repr(str(value)) if isinstance(value, str) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    brackets = isinstance(value, str) and value.startswith(("[", "{"))
+    return (text if len(text) <= 60 else f"{text[:57]}...") + " (text, no valid TOML)" * brackets
