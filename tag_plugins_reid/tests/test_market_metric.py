@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -71,6 +71,30 @@ def test_junk_is_nowhere_in_the_ranking_whether_by_role_or_by_name() -> None:
     all_junk = values(Market(), **(SOURCE_EXAMPLE | {"role": [JUNK] * 10}))
     assert np.isnan(all_junk["map"])
     assert all_junk["queries_without_match"] == 0
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_averaged_each_identity_is_one_query_and_one_entry(distance: Literal["cosine", "euclidean"]) -> None:
+    data = people(200)
+    data["embedding"] += 8 * np.random.default_rng(1).standard_normal(data["embedding"].shape).astype(np.float32)
+    roles, names = np.array(data["role"]), np.array(data["identity"])
+    points = data["embedding"].astype(float)
+    if distance == "cosine":
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+    people_there = np.unique(names)
+    sides = [
+        np.stack([points[(roles == role) & (names == name)].mean(0) for name in people_there])
+        for role in (QUERY, GALLERY)
+    ]
+    if distance == "cosine":
+        sides = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
+    apart = np.linalg.norm(sides[0][:, None] - sides[1], axis=2)
+    places = (apart < apart.diagonal()[:, None]).sum(1)
+    found = values(Market(distance=distance, average=True, ranks=[1, 2]), **data)
+    assert found["rank1"] == pytest.approx((places < 1).mean())
+    assert found["rank2"] == pytest.approx((places < 2).mean())
+    assert found["map"] == pytest.approx((1 / (places + 1)).mean())
+    assert 0 < found["map"] < 1
 
 
 def test_a_distractor_stays_in_the_ranking_and_is_never_right() -> None:

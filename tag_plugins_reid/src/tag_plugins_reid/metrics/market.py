@@ -37,6 +37,8 @@ class Market:
         ranks: the k of rank-k.
         distance: cosine, or Euclidean between the embeddings as they are.
         camera_filter: false keeps pictures of the query's identity from its own camera.
+        average: each identity's queries are one, the mean of their embeddings (of their directions, for cosine), and so
+            is its gallery, whatever the camera; as the Taobao Live solution validates from videos to pictures.
         expand_queries: nearest gallery pictures that each query is expanded with, 0 for none; cosines.
         expand_gallery: the same for gallery pictures, among the gallery, beforehand (database-side augmentation).
         alpha: power of the cosine, which weighs them.
@@ -52,6 +54,7 @@ class Market:
         ranks: list[int] = [1, 5, 10],  # noqa: B006
         distance: Literal["cosine", "euclidean"] = "cosine",
         camera_filter: bool = True,
+        average: bool = False,
         expand_queries: int = 0,
         expand_gallery: int = 0,
         alpha: float = 3.0,
@@ -70,7 +73,13 @@ class Market:
             raise ValueError(f"lambda_value must be in 0 to 1, not {lambda_value}")
         if (expand_queries or expand_gallery) and distance != "cosine":
             raise ValueError("query expansion is for distance = 'cosine'")
-        self.ap, self.ranks, self.distance, self.camera_filter = ap, ranks, distance, camera_filter
+        self.ap, self.ranks, self.distance, self.camera_filter, self.average = (
+            ap,
+            ranks,
+            distance,
+            camera_filter,
+            average,
+        )
         self.expand_queries, self.expand_gallery, self.alpha = expand_queries, expand_gallery, alpha
         self.re_ranking, self.k1, self.k2, self.lambda_value = re_ranking, k1, k2, lambda_value
         self._warned = False
@@ -111,22 +120,29 @@ class Market:
         identities = np.array([codes[name] for name in self.identities], np.int64)[order]
         cameras = np.array(self.cameras, np.int64)[order] if self.camera_filter else np.full(len(order), -1)
         roles = np.array(self.roles, np.int64)[order]
+        features = np.concatenate(self.embeddings)[order] if len(order) else np.zeros((0, 0), np.float32)
+        if self.average:
+            groups, group = np.unique([roles, identities], axis=1, return_inverse=True)
+            counts = np.bincount(group.ravel())
+            sums = np.zeros((len(counts), features.shape[1]), np.float32)
+            np.add.at(sums, group.ravel(), features)
+            features = unit(sums) if self.distance == "cosine" else sums / counts[:, None]
+            roles, identities, cameras = *groups, np.full(len(counts), -1)
         queries, gallery = np.flatnonzero(roles != GALLERY), np.flatnonzero(roles != QUERY)
         sides = [Pictures(identities[part], cameras[part], part) for part in (queries, gallery)]
-        blocks = self._distances(order, queries, gallery) if len(order) else []
+        blocks = self._distances(features, queries, gallery) if len(order) else []
         scores = score(blocks, *sides)
         if len(queries) and (scores.first < 0).all() and not self._warned:
             self._warned = True
             log.warning("reid/market: no query has a right answer: %s", _reason(*sides))
         return summary(scores, self.ap, self.ranks)
 
-    def _distances(self, order: np.ndarray, queries: np.ndarray, gallery: np.ndarray) -> Iterable[np.ndarray]:
-        features = np.concatenate(self.embeddings)
-        asked, found = features[order[queries]], features[order[gallery]]
+    def _distances(self, features: np.ndarray, queries: np.ndarray, gallery: np.ndarray) -> Iterable[np.ndarray]:
+        asked, found = features[queries], features[gallery]
         if self.expand_gallery:
             found = expand(found, found, self.expand_gallery, self.alpha, np.arange(len(found)))
         if self.expand_queries:
-            own = np.full(len(order), -1)
+            own = np.full(len(features), -1)
             own[gallery] = np.arange(len(gallery))
             asked = expand(asked, found, self.expand_queries, self.alpha, own[queries])
         if not self.re_ranking:
