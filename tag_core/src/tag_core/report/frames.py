@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tag_core.errors import UnreadableInput
+from tag_core.media.image import read_image
 from tag_core.media.sources import IMAGE_SUFFIXES
 from tag_core.media.video import read_clip
 
@@ -23,17 +24,9 @@ def read_frames(source: str, choose: Callable[[int], Sequence[int]]) -> list[Ima
         if path.is_dir():
             pictures = [picture for picture in path.iterdir() if picture.suffix.lower() in IMAGE_SUFFIXES]
             pictures.sort(key=lambda picture: (len(picture.name), picture.name))
-            return [_open(pictures[i]) for i in choose(len(pictures))]
+            return [Image.fromarray(read_image(pictures[i])) for i in choose(len(pictures))]
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            return [_open(path)]
+            return [Image.fromarray(read_image(path))]
         return [Image.fromarray(frame) for frame in read_clip(source, choose).frames]
     except IndexError as error:
         raise UnreadableInput(source, "it has no such frame any more") from error
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except OSError as error:
-        raise UnreadableInput(str(path), error.strerror or "not a readable picture") from error
