@@ -15,9 +15,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tag_core.errors import UnreadableInput
 from tag_core.records import Record
 from tag_core.report import draw_records, write_report
 from tag_core.report.charts import MAX_POINTS, charts, ticks
+from tag_core.report.pictures import look
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -258,6 +260,16 @@ def test_boxes_and_keypoints_are_drawn_where_they_are(tmp_path: Path) -> None:
     for x, y in ((70, 90), (20, 70), (120, 70), (150, 80)):
         assert drawn[round(y * scale), round(x * scale)].max() > 150, (x, y)
     assert drawn[round(70 * scale), round(70 * scale)].max() < 40
+
+
+def test_the_second_sample_of_a_file_shows_the_file(tmp_path: Path) -> None:
+    (tmp_path / "frames#2").mkdir()
+    for name, colour in (("a.png", "red"), ("frames#2/0.png", "blue")):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / name)
+    seen = [look(Record(source=str(tmp_path / name), boxes=[])).getpixel((20, 30)) for name in ("a.png#2", "frames#2")]
+    assert seen == [(255, 0, 0), (0, 0, 255)]
+    with pytest.raises(UnreadableInput, match=r"c\.png: No such file"):
+        look(Record(source=str(tmp_path / "c.png#2"), boxes=[]))
 
 
 def test_a_record_of_a_frame_shows_this_frame(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,10 +17,13 @@ from tag_core.media.video import read_clip
 def read_frames(source: str, choose: Callable[[int], Sequence[int]]) -> list[Image.Image]:
     """The frames that ``choose(number of frames)`` names; of a folder, in the order of the numbers in its names.
 
+    A source such as ``a.jpg#2`` is the second sample of a file.
+
     Raises:
         UnreadableInput: the source has moved, cannot be read, or has no such frame.
     """
-    path = Path(source)
+    numbered = re.fullmatch(r"(.+)#\d+", source)
+    path = Path(numbered[1] if numbered and not Path(source).exists() else source)
     try:
         if path.is_dir():
             pictures = [picture for picture in path.iterdir() if picture.suffix.lower() in IMAGE_SUFFIXES]
@@ -27,6 +31,6 @@ def read_frames(source: str, choose: Callable[[int], Sequence[int]]) -> list[Ima
             return [Image.fromarray(read_image(pictures[i])) for i in choose(len(pictures))]
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return [Image.fromarray(read_image(path))]
-        return [Image.fromarray(frame) for frame in read_clip(source, choose).frames]
+        return [Image.fromarray(frame) for frame in read_clip(str(path), choose).frames]
     except IndexError as error:
         raise UnreadableInput(source, "it has no such frame any more") from error
