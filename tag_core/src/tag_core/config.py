@@ -301,18 +301,19 @@ def _specs(value: Any) -> Iterator[Spec]:
 def _plain(value: Any, defaults: bool = True) -> Any:
     """What TOML can say."""
     if isinstance(value, Spec):
-        options = {name: _plain(option, defaults) for name, option in value.options.items() if option is not None}
-        if not defaults:
-            standard = {name: default for name, (_, default) in signature(value.target).items()}
-            options = {n: o for n, o in options.items() if o not in (_plain(standard[n]), {"name": standard[n]})}
-        return {"name": value.entry.name, **options}
+        return {"name": value.entry.name, **_plain_options(value.target, value.options, defaults)}
     if isinstance(value, (TrainOptions, EvalOptions)):
-        standard = {} if defaults else asdict(type(value)())
-        value = {
-            name: option for name, option in asdict(value).items() if name not in standard or option != standard[name]
-        }
+        return _plain_options(type(value), asdict(value), defaults)
     if isinstance(value, Mapping):
         return {str(key): _plain(item, defaults) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):
         return [_plain(item, defaults) for item in value]
     return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _plain_options(target: Any, options: Mapping[str, Any], defaults: bool) -> Tree:
+    plain = {name: _plain(option, defaults) for name, option in options.items() if option is not None}
+    if defaults:
+        return plain
+    standard = {name: default for name, (_, default) in signature(target).items()}
+    return {n: option for n, option in plain.items() if option not in (_plain(standard[n]), {"name": standard[n]})}

@@ -90,11 +90,12 @@ class Labels:
                 self._places[id_of(record)] = place
                 if record.truth is not None:
                     self._labels[place] = self._codes.setdefault(record.truth, len(self._codes))
+        self._counts = np.bincount(self._labels[self._labels >= 0], minlength=len(self._codes))
 
     def wanted(self, query: Record) -> int:
         """How many are right."""
         code, own = self._of(query)
-        return int((self._labels == code).sum()) - (own >= 0 and self._labels[own] == code) if code >= 0 else 0
+        return int(self._counts[code]) - (own >= 0 and self._labels[own] == code) if code >= 0 else 0
 
     def right(self, query: Record, numbers: Ints) -> npt.NDArray[np.bool_]:
         """Of each of the numbers that are found, -1 and the query itself left out, whether it is."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import os
-import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from tag_core.errors import UnreadableInput
-from tag_core.media.sources import IMAGE_SUFFIXES
+from tag_core.media.sources import IMAGE_SUFFIXES, file_of
 from tag_core.media.video import open_video
 from tag_core.report.frames import read_frames
 
@@ -32,9 +31,7 @@ def thumbnail(about: Mapping[str, Any], folders: Sequence[str] = ("",)) -> str:
         UnreadableInput: with the whole path: the source has moved, or cannot be read.
     """
     source, time, box = str(about["source"]), about.get("time"), about.get("box")
-    numbered = re.fullmatch(r"(.+)#\d+", source)  # the second and further entries of one file
-    names = [source, numbered[1]] if numbered else [source]
-    paths = [os.path.abspath(os.path.join(folder, name)) for folder in folders for name in names]
+    paths = [os.path.abspath(os.path.join(folder, name)) for folder in folders for name in (source, file_of(source))]
     path = next(filter(os.path.lexists, paths), paths[0])
     span = tuple(time) if isinstance(time, (list, tuple)) else time
     try:

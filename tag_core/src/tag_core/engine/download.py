@@ -20,19 +20,34 @@ T = TypeVar("T")
 TIMEOUT_SECONDS = 30
 
 
-def from_library(name: str, fetch: Callable[[], T]) -> T:
-    """Published weights that a library fetches by itself, for a backbone with the option ``pretrained``.
+def from_library(
+    name: str,
+    fetch: Callable[[], T],
+    kind: str = "published",
+    off: str = "pretrained=false",
+    passed: tuple[type[Exception], ...] = (),
+) -> T:
+    """Weights that a library fetches by itself, for a backbone that has an option for it.
+
+    Args:
+        name: of the model, for the error.
+        fetch: has the library do it.
+        kind: of weights, for the error.
+        off: the backbone's option that does without.
+        passed: errors that are not about fetching, and go through.
 
     Raises:
         WeightsError: they cannot be fetched, or there are none.
     """
     try:
         return fetch()
+    except passed:
+        raise
     except Exception as error:  # each library and its HTTP client have errors of their own
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(
-            f"published weights of {name}: cannot be fetched ({reason}); go online once, or set "
-            "task.backbone.pretrained=false and give weights=FILE"
+            f"{kind} weights of {name}: cannot be fetched ({reason}); go online once, or set "
+            f"task.backbone.{off} and give weights=FILE"
         ) from error
 
 

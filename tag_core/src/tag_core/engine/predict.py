@@ -70,13 +70,8 @@ class Predictor:
         if not self.distribution.is_main:
             return
         options, model = self.recipe.eval, fingerprint(self.recipe, self.task)
-        described = [
-            model,
-            self.inputs,
-            self.recipe.to_dict(defaults=False)["data"]["test"],
-            options.precision,
-            self.classes,
-        ]
+        data = self.recipe.to_dict(defaults=False)["data"]["test"]
+        described = [model, self.inputs, data, options.precision, self.classes]
         settings = json.dumps([*described, options.shard_size, self.recipe.output])
         depends_on = hashlib.sha256(settings.encode()).hexdigest()
         mark = folder / "predictions" / "fingerprint.txt"

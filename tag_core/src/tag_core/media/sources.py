@@ -11,6 +11,7 @@ import csv
 import glob
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -270,3 +271,8 @@ def unique(paths: Sequence[str]) -> list[str]:
         seen[path] += 1
         keys.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
     return keys
+
+
+def file_of(key: str) -> str:
+    """The path of a key that :func:`unique` may have numbered: ``a.jpg#2`` is of ``a.jpg``."""
+    return re.sub(r"(?<=.)#\d+\Z", "", key, flags=re.DOTALL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from PIL import Image
 
 from tag_core.errors import UnreadableInput
 from tag_core.media.image import read_image
-from tag_core.media.sources import IMAGE_SUFFIXES
+from tag_core.media.sources import IMAGE_SUFFIXES, file_of
 from tag_core.media.video import read_clip
 
 
@@ -22,8 +21,7 @@ def read_frames(source: str, choose: Callable[[int], Sequence[int]]) -> list[Ima
     Raises:
         UnreadableInput: the source has moved, cannot be read, or has no such frame.
     """
-    numbered = re.fullmatch(r"(.+)#\d+", source)
-    path = Path(numbered[1] if numbered and not Path(source).exists() else source)
+    path = Path(source) if Path(source).exists() else Path(file_of(source))
     try:
         if path.is_dir():
             pictures = [picture for picture in path.iterdir() if picture.suffix.lower() in IMAGE_SUFFIXES]

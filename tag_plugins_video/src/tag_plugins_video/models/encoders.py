@@ -9,7 +9,7 @@ from typing import Any
 import torchvision.models
 from torch import nn
 
-from tag_core.errors import WeightsError
+from tag_core.engine.download import from_library
 
 
 def make_encoder(name: str, imagenet: bool = False) -> tuple[nn.Module, int]:
@@ -60,16 +60,8 @@ def _from_timm(name: str, imagenet: bool) -> tuple[nn.Module, int]:
 
 
 def _fetch(name: str, build: Callable[[], Any]) -> Any:
-    try:
-        return build()
-    except (ValueError, TypeError, AttributeError):
-        raise
-    except Exception as error:  # each library and its HTTP client have errors of their own
-        reason = " ".join(str(error).split())[:160]
-        raise WeightsError(
-            f"ImageNet weights of {name}: cannot be fetched ({reason}); go online once, or set "
-            "task.backbone.encoder_weights='' and give weights=FILE"
-        ) from error
+    faults = (ValueError, TypeError, AttributeError)  # of the recipe or the code
+    return from_library(name, build, "ImageNet", "encoder_weights=''", faults)
 
 
 def _tiny(places: int) -> tuple[nn.Module, int]:
